@@ -1,0 +1,2 @@
+//! The `stolos` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Stores and registries to pilot to the xDS server; certificate service; status; debug.

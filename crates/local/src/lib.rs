@@ -1,0 +1,1 @@
+//! The embedded platform: Kubernetes-shaped manifests run as processes in network namespaces.

@@ -1,0 +1,1 @@
+//! What users write: Istio kinds and the Kubernetes kinds we read; parse, validate, analyze.

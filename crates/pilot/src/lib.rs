@@ -1,0 +1,1 @@
+//! Mesh state to snapshot to per-proxy Envoy resources.

@@ -1,0 +1,1 @@
+//! SPIFFE ids, certificates, CSRs, the signing authority, bundles, rotation schedule.

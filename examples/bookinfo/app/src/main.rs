@@ -1,0 +1,2 @@
+//! The Bookinfo sample application.
+fn main() {}
