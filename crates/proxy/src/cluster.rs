@@ -1,0 +1,2 @@
+//! Clusters: hosts, load balancing, breakers, outlier detection, pools and connecting.
+pub mod shared;

@@ -1,0 +1,3 @@
+//! HTTP: heads and headers, codecs, the stream (the request path), filters.
+pub mod headers;
+pub mod request;
