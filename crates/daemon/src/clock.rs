@@ -19,7 +19,9 @@ impl Clock {
     }
 
     pub fn manual(now: Timestamp) -> Clock {
-        Clock { manual: Some(Arc::new(AtomicI64::new(now.as_microsecond()))) }
+        Clock {
+            manual: Some(Arc::new(AtomicI64::new(now.as_microsecond()))),
+        }
     }
 
     pub fn now(&self) -> Timestamp {

@@ -40,13 +40,22 @@ impl Drain {
         let (sender, receiver) = watch::channel(false);
         let work = Arc::new(Work::default());
         (
-            Drain { started: sender, work: work.clone() },
-            DrainWatch { started: receiver, work },
+            Drain {
+                started: sender,
+                work: work.clone(),
+            },
+            DrainWatch {
+                started: receiver,
+                work,
+            },
         )
     }
 
     pub fn watch(&self) -> DrainWatch {
-        DrainWatch { started: self.started.subscribe(), work: self.work.clone() }
+        DrainWatch {
+            started: self.started.subscribe(),
+            work: self.work.clone(),
+        }
     }
 
     pub fn start(&self) {
@@ -102,7 +111,9 @@ impl DrainWatch {
 
     pub fn guard(&self) -> DrainGuard {
         self.work.active.fetch_add(1, Ordering::AcqRel);
-        DrainGuard { work: self.work.clone() }
+        DrainGuard {
+            work: self.work.clone(),
+        }
     }
 
     /// Runs `future` unless the drain starts first.
@@ -138,16 +149,22 @@ mod tests {
             tokio::task::yield_now().await;
             drop(guard);
         });
-        assert!(drain.shutdown(Duration::from_secs(10)).await, "the guard was dropped in time");
+        assert!(
+            drain.shutdown(Duration::from_secs(10)).await,
+            "the guard was dropped in time"
+        );
         worker.await.unwrap();
         assert_eq!(drain.active(), 0);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn shutdown_reports_work_left() {
         let (drain, watch) = Drain::new();
         let _guard = watch.guard();
-        assert!(!drain.shutdown(Duration::from_secs(1)).await, "a guard is still held");
+        assert!(
+            !drain.shutdown(Duration::from_millis(5)).await,
+            "a guard is still held"
+        );
     }
 
     #[tokio::test]
@@ -156,7 +173,12 @@ mod tests {
         drop(drain);
         watch.started().await;
         assert!(watch.is_draining());
-        assert!(watch.unless_draining(std::future::pending::<()>()).await.is_none());
+        assert!(
+            watch
+                .unless_draining(std::future::pending::<()>())
+                .await
+                .is_none()
+        );
     }
 
     #[test]

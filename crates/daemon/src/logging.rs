@@ -29,20 +29,29 @@ pub fn init(options: &Options) -> Result<(), LoggingError> {
     let done = if options.json {
         builder.json().flatten_event(true).try_init()
     } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).try_init()
+        builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .try_init()
     };
     done.map_err(|_| LoggingError::AlreadySet)
 }
 
 fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
-    let error = |reason: String| LoggingError::Level { text: text.to_string(), reason };
+    let error = |reason: String| LoggingError::Level {
+        text: text.to_string(),
+        reason,
+    };
     let directives = directives(text).map_err(error)?;
     EnvFilter::try_new(directives).map_err(|reason| error(reason.to_string()))
 }
 
 fn directives(text: &str) -> Result<String, String> {
     let mut directives = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    for part in text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
         let (scope, name) = match part.split_once(['=', ':']) {
             // `a::b=debug` is tracing's own form: let it through.
             Some((_, rest)) if rest.starts_with(':') => {
@@ -60,7 +69,11 @@ fn directives(text: &str) -> Result<String, String> {
             scope => directives.push(format!("{scope}={level}")),
         }
     }
-    Ok(if directives.is_empty() { "info".to_string() } else { directives.join(",") })
+    Ok(if directives.is_empty() {
+        "info".to_string()
+    } else {
+        directives.join(",")
+    })
 }
 
 fn level(name: &str) -> Option<&'static str> {
@@ -96,9 +109,17 @@ mod tests {
             ("", Ok("info"), "the default"),
             ("debug", Ok("debug"), "a bare level"),
             ("default:info", Ok("info"), "Istio's default scope"),
-            ("default:warn,dns:debug", Ok("warn,dns=debug"), "Istio's scopes"),
+            (
+                "default:warn,dns:debug",
+                Ok("warn,dns=debug"),
+                "Istio's scopes",
+            ),
             ("h2=off,info", Ok("h2=off,info"), "tracing's form"),
-            ("proxy::http=trace", Ok("proxy::http=trace"), "a module path"),
+            (
+                "proxy::http=trace",
+                Ok("proxy::http=trace"),
+                "a module path",
+            ),
             ("loud", Err(()), "no such level"),
         ] {
             let got = directives(input);

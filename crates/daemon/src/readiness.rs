@@ -19,7 +19,9 @@ pub struct Gate {
 
 impl Default for Readiness {
     fn default() -> Readiness {
-        Readiness { gates: Arc::new(watch::channel(BTreeMap::new()).0) }
+        Readiness {
+            gates: Arc::new(watch::channel(BTreeMap::new()).0),
+        }
     }
 }
 
@@ -33,7 +35,10 @@ impl Readiness {
         self.gates.send_modify(|gates| {
             gates.entry(name).or_insert(false);
         });
-        Gate { name, readiness: self.clone() }
+        Gate {
+            name,
+            readiness: self.clone(),
+        }
     }
 
     pub fn is_ready(&self) -> bool {
@@ -42,14 +47,20 @@ impl Readiness {
 
     pub fn waiting_for(&self) -> Vec<&'static str> {
         let gates = self.gates.borrow();
-        gates.iter().filter(|(_, open)| !**open).map(|(name, _)| *name).collect()
+        gates
+            .iter()
+            .filter(|(_, open)| !**open)
+            .map(|(name, _)| *name)
+            .collect()
     }
 
     /// Returns once every gate is open.
     pub async fn ready(&self) {
         let mut receiver = self.gates.subscribe();
         // The sender lives in self, so this cannot fail.
-        let _ = receiver.wait_for(|gates| gates.values().all(|open| *open)).await;
+        let _ = receiver
+            .wait_for(|gates| gates.values().all(|open| *open))
+            .await;
     }
 }
 
@@ -63,7 +74,12 @@ impl Gate {
     }
 
     pub fn is_open(&self) -> bool {
-        self.readiness.gates.borrow().get(self.name).copied().unwrap_or(false)
+        self.readiness
+            .gates
+            .borrow()
+            .get(self.name)
+            .copied()
+            .unwrap_or(false)
     }
 
     fn set(&self, open: bool) {

@@ -32,7 +32,10 @@ where
     F::Output: Send + 'static,
 {
     let name = name.into();
-    Task { handle: tokio::spawn(Watched::new(name.clone(), future)), name }
+    Task {
+        handle: tokio::spawn(Watched::new(name.clone(), future)),
+        name,
+    }
 }
 
 /// Spawns on the current thread's `LocalSet`.
@@ -42,7 +45,10 @@ where
     F::Output: 'static,
 {
     let name = name.into();
-    Task { handle: tokio::task::spawn_local(Watched::new(name.clone(), future)), name }
+    Task {
+        handle: tokio::task::spawn_local(Watched::new(name.clone(), future)),
+        name,
+    }
 }
 
 impl<T> Task<T> {
@@ -66,7 +72,11 @@ impl<T> Future for Task<T> {
         Pin::new(&mut self.handle).poll(context).map(|joined| {
             joined.map_err(|error| TaskError {
                 name: self.name.clone(),
-                how: if error.is_panic() { "panicked" } else { "was aborted" },
+                how: if error.is_panic() {
+                    "panicked"
+                } else {
+                    "was aborted"
+                },
             })
         })
     }
@@ -108,7 +118,10 @@ impl Tasks {
         let name = name.into();
         let id = self.group.enter(name.clone());
         // A weak reference, or a group that nobody holds would keep itself alive.
-        let leave = Leave { id, group: Arc::downgrade(&self.group) };
+        let leave = Leave {
+            id,
+            group: Arc::downgrade(&self.group),
+        };
         let watched = Watched::new(name, future);
         let handle = tokio::spawn(async move {
             let _leave = leave;
@@ -126,7 +139,12 @@ impl Tasks {
     }
 
     pub fn names(&self) -> Vec<Arc<str>> {
-        self.group.lock().tasks.values().map(|(name, _)| name.clone()).collect()
+        self.group
+            .lock()
+            .tasks
+            .values()
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// Waits until every task has ended by itself.
@@ -209,7 +227,10 @@ struct Watched<F> {
 
 impl<F> Watched<F> {
     fn new(name: Arc<str>, future: F) -> Watched<F> {
-        Watched { name, future: Box::pin(future) }
+        Watched {
+            name,
+            future: Box::pin(future),
+        }
     }
 }
 
@@ -236,11 +257,16 @@ mod tests {
     #[tokio::test]
     async fn a_task_gives_its_output_or_says_what_happened() {
         assert_eq!(spawn("adds", async { 1 + 1 }).await.unwrap(), 2);
-        let error = spawn("fails", async { panic!("on purpose") }).await.unwrap_err();
+        let error = spawn("fails", async { panic!("on purpose") })
+            .await
+            .unwrap_err();
         assert_eq!(error.to_string(), "task fails panicked");
         let task = spawn("waits", std::future::pending::<()>());
         task.abort();
-        assert_eq!(task.await.unwrap_err().to_string(), "task waits was aborted");
+        assert_eq!(
+            task.await.unwrap_err().to_string(),
+            "task waits was aborted"
+        );
     }
 
     #[tokio::test]
@@ -252,7 +278,10 @@ mod tests {
         tasks.join().await;
         assert!(tasks.is_empty());
         tasks.spawn("stuck", std::future::pending());
-        let left = tasks.join_within(Duration::from_millis(5)).await.unwrap_err();
+        let left = tasks
+            .join_within(Duration::from_millis(5))
+            .await
+            .unwrap_err();
         assert_eq!(left, ["stuck".into()]);
         tasks.join().await;
     }
@@ -266,6 +295,9 @@ mod tests {
             std::future::pending::<()>().await;
         });
         drop(tasks);
-        assert!(receiver.await.is_err(), "the task and what it held are gone");
+        assert!(
+            receiver.await.is_err(),
+            "the task and what it held are gone"
+        );
     }
 }
