@@ -151,9 +151,9 @@ fn reviews_html(section: &Section) -> String {
         );
     }
     let pod = escaped(&plain(&reviews["podname"]));
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<p class=\"pod\">Reviews served by: <code>{pod}</code></p>\n"
+        "<p class=\"pod\">Reviews served by: <code>{pod}</code></p>"
     );
     out
 }

@@ -134,7 +134,10 @@ fn pass_on(answer: Option<Answer>, what: &str) -> Reply {
         .map_or(StatusCode::INTERNAL_SERVER_ERROR, |a| a.status);
     let value = answer.as_ref().filter(|a| a.status == StatusCode::OK);
     let value = value.and_then(|a| serde_json::from_slice::<Value>(&a.body).ok());
-    let sorry = || json!({"error": format!("Sorry, product {what} are currently unavailable for this book.")});
+    let sorry = || {
+        let text = format!("Sorry, product {what} are currently unavailable for this book.");
+        json!({"error": text})
+    };
     let mut reply = reply::json(status, &value.unwrap_or_else(sorry));
     if let Some(pod) = answer.as_ref().and_then(|a| a.headers.get("x-served-by")) {
         reply.headers_mut().insert("x-answered-by", pod.clone());

@@ -38,7 +38,7 @@ pub async fn answer(settings: &Settings, path: &str, headers: &HeaderMap) -> Rep
 
 /// The map of stars, or `Null` when `ratings` does not answer.
 async fn ratings(settings: &Settings, id: u32, headers: &HeaderMap) -> Value {
-    // As the original: the black-star version is the patient one, which makes the 7 s fault visible.
+    // As the original: the black-star version is patient, which makes the 7 s fault visible.
     let seconds = if settings.star_color == "black" {
         10_000
     } else {

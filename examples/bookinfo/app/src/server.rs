@@ -84,7 +84,12 @@ impl App {
         }
         if path != "/health" {
             // A closed log must not end the service.
-            let _ = writeln!(stdout(), "{} {path} {}", head.method, reply.status().as_u16());
+            let _ = writeln!(
+                stdout(),
+                "{} {path} {}",
+                head.method,
+                reply.status().as_u16()
+            );
         }
         reply
     }

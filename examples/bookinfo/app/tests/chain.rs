@@ -1,6 +1,8 @@
 //! The four services as processes on loopback: the page, the stars, login, the failure sentence,
 //! a graceful end.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
