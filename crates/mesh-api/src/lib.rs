@@ -1,1 +1,13 @@
 //! What users write: Istio kinds and the Kubernetes kinds we read; parse, validate, analyze.
+//! Pure: no input or output happens here.
+
+#[macro_use]
+pub mod decode;
+pub mod diagnostic;
+pub mod kinds;
+pub mod node;
+pub mod object;
+
+pub use diagnostic::{Diagnostic, Reason, Severity};
+pub use kinds::{Kind, Spec};
+pub use object::{Metadata, Object, ObjectKey, Origin};
