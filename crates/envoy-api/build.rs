@@ -92,19 +92,28 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// The descriptor set's file inside the locked package.
 fn types_bin() -> Result<PathBuf, Box<dyn std::error::Error>> {
     let output = Command::new(std::env::var("CARGO")?)
-        .args(["metadata", "--format-version=1", "--locked", "--manifest-path"])
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--locked",
+            "--manifest-path",
+        ])
         .arg(PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("Cargo.toml"))
         .output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let packages = metadata["packages"].as_array().ok_or("cargo metadata without packages")?;
+    let packages = metadata["packages"]
+        .as_array()
+        .ok_or("cargo metadata without packages")?;
     let package = packages
         .iter()
         .find(|package| package["name"] == "envoy-types")
         .ok_or("envoy-types is not in the lock file")?;
-    let manifest = package["manifest_path"].as_str().ok_or("envoy-types without a manifest")?;
+    let manifest = package["manifest_path"]
+        .as_str()
+        .ok_or("envoy-types without a manifest")?;
     Ok(PathBuf::from(manifest).with_file_name("src/generated/types.bin"))
 }
 
@@ -116,20 +125,33 @@ fn descriptor_set(path: &PathBuf) -> Result<FileDescriptorSet, Box<dyn std::erro
     let is_root = |file: &FileDescriptorProto| {
         let package = file.package();
         ROOTS.iter().any(|root| {
-            package == *root || package.strip_prefix(root).is_some_and(|rest| rest.starts_with('.'))
+            package == *root
+                || package
+                    .strip_prefix(root)
+                    .is_some_and(|rest| rest.starts_with('.'))
         })
     };
     let mut wanted: BTreeSet<&str> = BTreeSet::new();
-    let mut pending: Vec<&str> =
-        all.file.iter().filter(|file| is_root(file)).map(|file| file.name()).collect();
+    let mut pending: Vec<&str> = all
+        .file
+        .iter()
+        .filter(|file| is_root(file))
+        .map(|file| file.name())
+        .collect();
     while let Some(name) = pending.pop() {
         if wanted.insert(name) {
-            let file = by_name.get(name).ok_or_else(|| format!("{name} is not in the set"))?;
+            let file = by_name
+                .get(name)
+                .ok_or_else(|| format!("{name} is not in the set"))?;
             pending.extend(file.dependency.iter().map(String::as_str));
         }
     }
-    let mut file: Vec<FileDescriptorProto> =
-        all.file.iter().filter(|file| wanted.contains(file.name())).cloned().collect();
+    let mut file: Vec<FileDescriptorProto> = all
+        .file
+        .iter()
+        .filter(|file| wanted.contains(file.name()))
+        .cloned()
+        .collect();
     for one in &mut file {
         one.source_code_info = None;
     }

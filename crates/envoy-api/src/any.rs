@@ -16,16 +16,24 @@ pub enum AnyError {
 
 /// Packs a message with its type URL.
 pub fn pack<M: Message + Name>(message: &M) -> Any {
-    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+    Any {
+        type_url: M::type_url(),
+        value: message.encode_to_vec(),
+    }
 }
 
 /// Unpacks a message; the part of the type URL before the last `/` is not looked at, as in Envoy.
 pub fn unpack<M: Message + Name + Default>(any: &Any) -> Result<M, AnyError> {
     if !is::<M>(any) {
-        return Err(AnyError::Type { found: any.type_url.clone(), wanted: M::full_name() });
+        return Err(AnyError::Type {
+            found: any.type_url.clone(),
+            wanted: M::full_name(),
+        });
     }
-    M::decode(any.value.as_slice())
-        .map_err(|error| AnyError::Decode { wanted: M::full_name(), reason: error.to_string() })
+    M::decode(any.value.as_slice()).map_err(|error| AnyError::Decode {
+        wanted: M::full_name(),
+        reason: error.to_string(),
+    })
 }
 
 /// Whether the `Any` holds this message.
@@ -46,11 +54,23 @@ mod tests {
 
     #[test]
     fn packs_and_unpacks() {
-        let cluster = Cluster { name: "outbound|80||a".into(), ..Default::default() };
+        let cluster = Cluster {
+            name: "outbound|80||a".into(),
+            ..Default::default()
+        };
         let any = pack(&cluster);
         assert_eq!(unpack::<Cluster>(&any), Ok(cluster), "the same message");
-        assert!(matches!(unpack::<Listener>(&any), Err(AnyError::Type { .. })), "another type");
-        let cut = Any { value: vec![0x0a, 0xff], ..any };
-        assert!(matches!(unpack::<Cluster>(&cut), Err(AnyError::Decode { .. })), "cut bytes");
+        assert!(
+            matches!(unpack::<Listener>(&any), Err(AnyError::Type { .. })),
+            "another type"
+        );
+        let cut = Any {
+            value: vec![0x0a, 0xff],
+            ..any
+        };
+        assert!(
+            matches!(unpack::<Cluster>(&cut), Err(AnyError::Decode { .. })),
+            "cut bytes"
+        );
     }
 }

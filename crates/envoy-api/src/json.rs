@@ -34,14 +34,14 @@ pub fn to_json<M: Message + Name>(message: &M) -> Result<serde_json::Value, Json
 
 /// A message as Envoy's admin writes it: original field names (snake_case), defaults left out.
 pub fn to_admin_json<M: Message + Name>(message: &M) -> Result<serde_json::Value, JsonError> {
-    let options = SerializeOptions::new().skip_default_fields(true).use_proto_field_name(true);
+    let options = SerializeOptions::new()
+        .skip_default_fields(true)
+        .use_proto_field_name(true);
     write::<M>(message, &options)
 }
 
 /// Reads canonical JSON; both spellings of a field name are taken, an unknown field is an error.
-pub fn from_json<M: Message + Name + Default>(
-    value: serde_json::Value,
-) -> Result<M, JsonError> {
+pub fn from_json<M: Message + Name + Default>(value: serde_json::Value) -> Result<M, JsonError> {
     let descriptor = descriptor::<M>()?;
     let options = DeserializeOptions::new().deny_unknown_fields(true);
     let dynamic = DynamicMessage::deserialize_with_options(descriptor, value, &options)
@@ -67,7 +67,10 @@ fn descriptor<M: Name>() -> Result<prost_reflect::MessageDescriptor, JsonError> 
 }
 
 fn failed<M: Name>(reason: impl ToString) -> JsonError {
-    JsonError { message: M::full_name(), reason: reason.to_string() }
+    JsonError {
+        message: M::full_name(),
+        reason: reason.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +82,10 @@ mod tests {
 
     #[test]
     fn round_trips_with_nested_any() {
-        let inner = PluginConfig { disable_host_header_fallback: true, ..Default::default() };
+        let inner = PluginConfig {
+            disable_host_header_fallback: true,
+            ..Default::default()
+        };
         let config = crate::any::pack(&inner);
         let listener = Listener {
             name: "virtualInbound".into(),
@@ -94,8 +100,15 @@ mod tests {
         };
         let json = to_json(&listener).expect("writes");
         let typed = &json["filterChains"][0]["filters"][0]["typedConfig"];
-        assert_eq!(typed["disableHostHeaderFallback"], true, "the Any is opened");
-        assert_eq!(from_json::<Listener>(json).expect("reads"), listener, "the same message");
+        assert_eq!(
+            typed["disableHostHeaderFallback"], true,
+            "the Any is opened"
+        );
+        assert_eq!(
+            from_json::<Listener>(json).expect("reads"),
+            listener,
+            "the same message"
+        );
     }
 
     #[test]

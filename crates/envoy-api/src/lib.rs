@@ -47,9 +47,9 @@ pub use envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
 pub use envoy::extensions::transport_sockets::raw_buffer::v3 as raw_buffer;
 pub use envoy::extensions::transport_sockets::tls::v3 as tls;
 pub use envoy::extensions::upstreams::http::v3 as http_protocol_options;
+pub use envoy::service::discovery::v3 as discovery;
 pub use envoy::r#type::matcher::v3 as matcher;
 pub use envoy::r#type::v3 as types;
-pub use envoy::service::discovery::v3 as discovery;
 
 /// Istio's own messages.
 pub mod istio {

@@ -54,7 +54,10 @@ resource_types! {
 impl ResourceType {
     /// Whether a subscription without names means "all": listeners, clusters, and Istio's own.
     pub fn is_wildcard(self) -> bool {
-        matches!(self, ResourceType::Cluster | ResourceType::Listener | ResourceType::NameTable)
+        matches!(
+            self,
+            ResourceType::Cluster | ResourceType::Listener | ResourceType::NameTable
+        )
     }
 }
 
@@ -71,10 +74,22 @@ mod tests {
     #[test]
     fn every_type_url_reads_back() {
         for kind in ResourceType::ALL {
-            assert_eq!(ResourceType::from_type_url(kind.type_url()), Some(*kind), "{kind}");
+            assert_eq!(
+                ResourceType::from_type_url(kind.type_url()),
+                Some(*kind),
+                "{kind}"
+            );
         }
-        for url in ["", "envoy.config.cluster.v3.Cluster", "type.googleapis.com/x"] {
-            assert_eq!(ResourceType::from_type_url(url), None, "{url} is none of ours");
+        for url in [
+            "",
+            "envoy.config.cluster.v3.Cluster",
+            "type.googleapis.com/x",
+        ] {
+            assert_eq!(
+                ResourceType::from_type_url(url),
+                None,
+                "{url} is none of ours"
+            );
         }
     }
 }
