@@ -63,6 +63,7 @@ impl Router {
     }
 
     /// HEAD is answered by GET's handler; hyper leaves the body out.
+    #[allow(clippy::result_large_err)] // an error response is a response, not an error path
     pub(super) fn find(&self, method: &Method, path: &str) -> Result<&Handler, Response> {
         let matching = |route: &&Route| {
             route.path == path || (route.is_prefix && path.starts_with(&route.path))
