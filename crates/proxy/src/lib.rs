@@ -23,4 +23,5 @@
 //! * `stats::Stats` is per process with per-worker counters; `admin` asks a `state::View`.
 pub mod cluster;
 pub mod http;
+pub mod network;
 pub mod stream_info;

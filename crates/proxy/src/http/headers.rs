@@ -28,6 +28,15 @@ impl Headers {
         Headers::default()
     }
 
+    /// Empty headers with room for this many lines and bytes.
+    pub fn with_capacity(lines: usize, bytes: usize) -> Headers {
+        Headers {
+            received: Bytes::new(),
+            added: Vec::with_capacity(bytes),
+            entries: Vec::with_capacity(lines),
+        }
+    }
+
     /// Headers over bytes that were received; `push_received` names the lines in them.
     pub fn over(received: Bytes, capacity: usize) -> Headers {
         Headers {

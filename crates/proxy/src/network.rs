@@ -1,0 +1,2 @@
+//! Network level: transports (sockets, TLS), the TCP proxy, the entry into HTTP.
+pub mod transport;
