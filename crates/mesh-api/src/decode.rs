@@ -69,12 +69,17 @@ impl Decoder {
 
     /// Reads the value of a member under its own path.
     pub fn field<T: Decode>(&mut self, entry: &Entry) -> Option<T> {
+        self.under(entry, |decoder| T::decode(&entry.value, decoder))
+    }
+
+    /// Runs `read` under the path of a member.
+    pub fn under<R>(&mut self, entry: &Entry, read: impl FnOnce(&mut Self) -> R) -> R {
         let length = self.path.len();
         push_key(&mut self.path, &entry.key);
         self.places.push((self.path.clone(), entry.key_span));
-        let value = T::decode(&entry.value, self);
+        let result = read(self);
         self.path.truncate(length);
-        value
+        result
     }
 
     /// Reads a list item under its own path.

@@ -5,8 +5,10 @@
 pub mod decode;
 pub mod diagnostic;
 pub mod kinds;
+pub mod mesh_config;
 pub mod node;
 pub mod object;
+pub mod parse;
 
 pub use diagnostic::{Diagnostic, Reason, Severity};
 pub use kinds::{Kind, Spec};

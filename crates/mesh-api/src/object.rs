@@ -58,8 +58,13 @@ pub struct Origin {
 
 impl Origin {
     pub fn new(file: &str, line: u32) -> Self {
+        Self::shared(file.into(), line)
+    }
+
+    /// The same, for many objects of one file.
+    pub fn shared(file: Arc<str>, line: u32) -> Self {
         Origin {
-            file: file.into(),
+            file,
             line,
             places: Arc::default(),
         }

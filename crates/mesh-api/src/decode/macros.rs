@@ -113,11 +113,12 @@ macro_rules! message {
         }
 
         impl $crate::decode::Encode for $name {
-            #[allow(unused_mut)]
+            #[allow(unused_mut, unused_variables)]
             fn encode(&self) -> serde_json::Value {
                 let mut map = serde_json::Map::new();
+                let unset = Self::default();
                 $(
-                    if self.$field != <$type as Default>::default() {
+                    if self.$field != unset.$field {
                         let name = $crate::message!(@json $field $(= $json)?);
                         map.insert(name, $crate::decode::Encode::encode(&self.$field));
                     }
