@@ -3,6 +3,7 @@
 
 pub mod client;
 mod frame;
+pub mod server;
 mod status;
 pub mod transport;
 

@@ -4,6 +4,7 @@
 pub mod client;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+pub mod server;
 mod subscription;
 pub mod wire;
 

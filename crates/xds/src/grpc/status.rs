@@ -99,10 +99,10 @@ impl Status {
     pub(crate) fn trailers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-status", HeaderValue::from(self.code as u16));
-        if !self.message.is_empty() {
-            if let Ok(value) = HeaderValue::from_str(&encode(&self.message)) {
-                headers.insert("grpc-message", value);
-            }
+        if !self.message.is_empty()
+            && let Ok(value) = HeaderValue::from_str(&encode(&self.message))
+        {
+            headers.insert("grpc-message", value);
         }
         headers
     }
