@@ -1,1 +1,18 @@
-//! Shared pieces of the whole-mesh tests.
+//! Shared pieces of the whole-mesh tests: cases, controllable upstreams, clients, proxies.
+
+#![allow(clippy::unwrap_used)]
+
+pub mod bootstrap;
+pub mod call;
+pub mod case;
+pub mod certificates;
+pub mod client;
+pub mod compare;
+pub mod http1;
+pub mod normal;
+pub mod programs;
+pub mod proxy_process;
+pub mod run;
+pub mod upstream;
+pub mod wire;
+pub mod yaml;
