@@ -1,0 +1,217 @@
+//! `stolos _pod`: a pod's first process. It makes the pod's namespaces and view, starts the
+//! containers it is told to, reaps, and ends (and with it the pod) when the supervisor is gone.
+
+pub mod container;
+pub mod logs;
+mod mounts;
+pub mod protocol;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+
+use protocol::{Container, Event, Exit, LINK_GATEWAY, Order, STOLOS_IN_POD, Setup};
+
+/// Runs until the supervisor closes the socket on standard input. Must be called before any
+/// thread exists.
+pub fn run() -> io::Result<()> {
+    let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
+    let socket = UnixStream::from(OwnedFd::from(io::stdin().lock().try_clone_fd()?));
+    let mut orders = BufReader::new(socket.try_clone()?).lines();
+    let speaker = Speaker(Arc::new(Mutex::new(socket)));
+    unshare(flags)?;
+    speaker.say(&Event::Created);
+    let Some(Order::Setup(setup)) = next_order(&mut orders)? else {
+        return Err(io::Error::other("the first order must be Setup"));
+    };
+    let logs = match set_up(&setup) {
+        Ok(logs) => logs,
+        Err(error) => {
+            speaker.say(&Event::Failed { message: error.to_string() });
+            return Err(error);
+        }
+    };
+    let children = Arc::new(Children::default());
+    std::thread::Builder::new().name("reaper".into()).spawn({
+        let (children, speaker) = (children.clone(), speaker.clone());
+        move || children.reap(&speaker)
+    })?;
+    speaker.say(&Event::Ready);
+    while let Some(order) = next_order(&mut orders)? {
+        match order {
+            Order::Setup(_) => {}
+            Order::Start(container) => children.start(&container, &logs, &speaker),
+            Order::Signal { container, signal } => children.signal(&container, signal),
+        }
+    }
+    Ok(()) // the supervisor is gone; the kernel ends the rest of this pid namespace
+}
+
+/// The trait exists so that `run` reads top-down; standard input is the socket.
+trait TryCloneFd {
+    fn try_clone_fd(&self) -> io::Result<OwnedFd>;
+}
+
+impl TryCloneFd for io::StdinLock<'_> {
+    fn try_clone_fd(&self) -> io::Result<OwnedFd> {
+        use std::os::fd::AsFd;
+        self.as_fd().try_clone_to_owned()
+    }
+}
+
+fn next_order(
+    orders: &mut impl Iterator<Item = io::Result<String>>,
+) -> io::Result<Option<Order>> {
+    match orders.next() {
+        None => Ok(None),
+        Some(line) => serde_json::from_str(&line?).map(Some).map_err(io::Error::other),
+    }
+}
+
+/// The log directory as it can be reached from inside: by descriptor, past the change of root.
+fn set_up(setup: &Setup) -> io::Result<PathBuf> {
+    let logs = File::open(&setup.logs)?;
+    nix::unistd::sethostname(&setup.hostname)?;
+    configure_network(setup)?;
+    mounts::enter(setup)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", logs.as_raw_fd()));
+    // Kept open for as long as the process lives; closed in children by its close-on-exec flag.
+    std::mem::forget(logs);
+    Ok(path)
+}
+
+/// The supervisor has moved `eth0` in before it sends Setup.
+fn configure_network(setup: &Setup) -> io::Result<()> {
+    fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")?;
+    let batch = format!(
+        "link set lo up\naddress add {ip}/32 dev eth0\nlink set eth0 up\n\
+         route add {LINK_GATEWAY} dev eth0 scope link src {ip}\n\
+         route add default via {LINK_GATEWAY} dev eth0 src {ip}\n",
+        ip = setup.ip
+    );
+    let mut command = Command::new("ip");
+    command.args(["-batch", "-"]);
+    crate::node::feed_command(command, &batch)
+        .map_err(|error| io::Error::other(format!("configure the pod's network: {error}")))
+}
+
+#[derive(Clone)]
+struct Speaker(Arc<Mutex<UnixStream>>);
+
+impl Speaker {
+    /// A supervisor that is gone is noticed by the reader of orders.
+    fn say(&self, event: &Event) {
+        let mut line = serde_json::to_vec(event).unwrap_or_default();
+        line.push(b'\n');
+        let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = socket.write_all(&line);
+    }
+}
+
+/// The containers' first processes. The lock is held while one is spawned, so that the reaper
+/// cannot take a failed exec's status away from the standard library.
+#[derive(Default)]
+struct Children {
+    running: Mutex<BTreeMap<i32, String>>,
+    changed: Condvar,
+}
+
+impl Children {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, String>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self, container: &Container, logs: &std::path::Path, speaker: &Speaker) {
+        let name = container.name.clone();
+        let log = logs.join(format!("{name}.log"));
+        let mut running = self.lock();
+        match spawn(container, log) {
+            Ok(pid) => {
+                running.insert(pid, name.clone());
+                speaker.say(&Event::Started { container: name, pid });
+                self.changed.notify_all();
+            }
+            Err(error) => {
+                let exit = Exit::NotStarted(error.to_string());
+                speaker.say(&Event::Exited { container: name, exit });
+            }
+        }
+    }
+
+    /// SIGKILL goes to the whole process group: a shell may have left children behind.
+    fn signal(&self, container: &str, signal: i32) {
+        let Ok(signal) = Signal::try_from(signal) else { return };
+        for (pid, name) in self.lock().iter() {
+            if name == container {
+                let group = if signal == Signal::SIGKILL { -pid } else { *pid };
+                let _ = kill(Pid::from_raw(group), signal);
+            }
+        }
+    }
+
+    fn reap(&self, speaker: &Speaker) {
+        loop {
+            let exited = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+            let mut running = self.lock();
+            if exited == Err(Errno::ECHILD) {
+                // Nothing to wait for; a start wakes this up.
+                let (guard, _) = self
+                    .changed
+                    .wait_timeout(running, std::time::Duration::from_secs(1))
+                    .unwrap_or_else(PoisonError::into_inner);
+                drop(guard);
+                continue;
+            }
+            while let Some((pid, exit)) = reap_one() {
+                if let Some(container) = running.remove(&pid) {
+                    speaker.say(&Event::Exited { container, exit });
+                }
+            }
+        }
+    }
+}
+
+fn reap_one() -> Option<(i32, Exit)> {
+    match waitpid(None, Some(WaitPidFlag::WNOHANG)).ok()? {
+        WaitStatus::Exited(pid, code) => Some((pid.as_raw(), Exit::Code(code))),
+        WaitStatus::Signaled(pid, signal, _) => Some((pid.as_raw(), Exit::Signal(signal as i32))),
+        _ => None,
+    }
+}
+
+fn spawn(container: &Container, log: PathBuf) -> io::Result<i32> {
+    use std::os::unix::process::CommandExt;
+    let spec = serde_json::to_string(container).map_err(io::Error::other)?;
+    let (reader, writer) = io::pipe()?;
+    let errors = writer.try_clone()?;
+    let (output, errors) = if container.quiet {
+        (Stdio::null(), Stdio::null())
+    } else {
+        (Stdio::from(writer), Stdio::from(errors))
+    };
+    let child = Command::new(STOLOS_IN_POD)
+        .arg("_container")
+        // Not an argument: those can be read by every user of the host, and secrets are in it.
+        .env(container::SPECIFICATION, &spec)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors)
+        .process_group(0)
+        .spawn()?;
+    let output = OwnedFd::from(reader);
+    std::thread::Builder::new()
+        .name("log".into())
+        .spawn(move || logs::copy_to_log(output, log))?;
+    i32::try_from(child.id()).map_err(io::Error::other)
+}

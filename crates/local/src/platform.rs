@@ -1,0 +1,97 @@
+//! What all pods of a running mesh share: the node, the board, the state folder, the way to the
+//! control plane.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::board::Board;
+use crate::client::Client;
+use crate::error::LocalError;
+use crate::network::Addresses;
+use crate::node::Node;
+use crate::pod::sidecar::MeshFacts;
+use crate::state_dir::StateDir;
+
+#[derive(Debug)]
+pub struct Platform {
+    pub node: Node,
+    pub state: StateDir,
+    /// The folder of all meshes' state, which no pod may see.
+    pub state_root: PathBuf,
+    /// Our own binary, where it stays when a build replaces the one that was started.
+    pub program: PathBuf,
+    pub board: Board,
+    pub control: Client,
+    /// The real Envoy, if there is one.
+    pub envoy: Option<PathBuf>,
+    pub addresses: Mutex<Addresses>,
+    pub facts: Mutex<MeshFacts>,
+    /// The version of the board that registry, rules and names show.
+    pub published: watch::Receiver<u64>,
+}
+
+impl Platform {
+    pub fn facts(&self) -> MeshFacts {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn trust_domain(&self) -> String {
+        self.facts().trust_domain
+    }
+
+    /// Changes who has which address and writes that down.
+    pub fn with_addresses<T>(
+        &self,
+        change: impl FnOnce(&mut Addresses) -> Result<T, LocalError>,
+    ) -> Result<T, LocalError> {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = addresses.clone();
+        let result = change(&mut addresses)?;
+        if *addresses != before {
+            self.state.store(ADDRESSES, &*addresses)?;
+        }
+        Ok(result)
+    }
+
+    /// Waits until what the board says now is in the registry and every proxy has acknowledged
+    /// what follows from it, but no longer than `limit`.
+    pub async fn settle(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let version = *self.board.version().borrow();
+        let mut published = self.published.clone();
+        let wait = published.wait_for(|published| *published >= version);
+        let _ = tokio::time::timeout(limit, wait).await;
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
+        let path = format!("/v1/wait?registry={version}&timeout={}ms", left.as_millis());
+        let body = hyper::body::Bytes::new();
+        let answer = self.control.call("GET", &path, body, left + GRACE).await;
+        match answer.map(|answer| answer.json()) {
+            Ok(json) if json.get("done").and_then(Value::as_bool) == Some(true) => {}
+            Ok(json) => tracing::info!(%json, "not every proxy has acknowledged in time"),
+            Err(error) => tracing::info!(%error, "cannot ask whether the proxies know"),
+        }
+    }
+}
+
+/// The file with the addresses in the state folder.
+pub const ADDRESSES: &str = "addresses.json";
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Lower-case hex of the SHA-256 of `text`.
+pub fn sha256_hex(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// 256 random bits in URL-safe Base64.
+pub fn random_token() -> Result<String, LocalError> {
+    use base64::Engine;
+    let mut bytes = [0u8; 32];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| LocalError::failed("the system's random numbers are not available"))?;
+    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+}
