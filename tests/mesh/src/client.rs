@@ -16,6 +16,9 @@ use tokio::net::{TcpSocket, TcpStream};
 /// No single call takes longer; a proxy that hangs is a result, not a hang of the test.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Longer than Envoy's delayed close.
+const CLOSE_WAIT: Duration = Duration::from_millis(1300);
+
 /// An HTTP/1.1 connection kept for the next call.
 pub struct Kept {
     wire: Wire,
@@ -247,7 +250,7 @@ async fn raw_exchange(call: &Call, raw: &str, mut wire: Wire) -> Result<Value> {
         results.push(result);
     }
     let rest = read_body(&mut wire, &mut buffer, Length::UntilClose);
-    let closed = tokio::time::timeout(Duration::from_millis(500), rest)
+    let closed = tokio::time::timeout(CLOSE_WAIT, rest)
         .await
         .is_ok();
     Ok(json!({"responses": results, "closed": closed}))

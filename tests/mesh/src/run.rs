@@ -55,6 +55,8 @@ impl Setting<'_> {
         places.insert("admin".to_owned(), free_port()?.to_string());
         let log = self.log_file(kind).display().to_string();
         places.insert("access_log".to_owned(), log);
+        let types = "type.googleapis.com/envoy.extensions";
+        places.insert("t".to_owned(), types.to_owned());
         places.insert(
             "certs".to_owned(),
             self.certificates.folder().display().to_string(),
