@@ -9,7 +9,9 @@ use agent::capture::flags;
 /// Re-runs one test of this file inside a new network namespace; true in the inner process.
 fn in_namespace(test: &str) -> bool {
     if std::env::var_os("STOLOS_INNER").is_some() {
-        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        let up = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
         assert!(up.unwrap().success());
         return true;
     }
