@@ -15,6 +15,7 @@ mod publish;
 mod publisher;
 mod services;
 pub mod state_dir;
+pub mod supervisor;
 mod sys;
 
 pub use error::LocalError;

@@ -103,7 +103,7 @@ pub fn read(folder: &Path, name: Option<&str>) -> Result<DesiredMesh, LocalError
         objects.extend(parsed.objects);
     }
     for object in &objects {
-        let _ = object; // findings.extend(mesh_api::validate::validate(object));
+        let _ = object; // validate
     }
     let mut problems = Problems { list: findings };
     let mesh = assemble(
@@ -213,8 +213,9 @@ fn workload(
         _ => return None,
     };
     let namespace_labels = namespaces.get(&object.meta.namespace).cloned().unwrap_or_default();
-    let template = resolve::pod_template(&source, sources, &namespace_labels, problems);
+    let mut template = resolve::pod_template(&source, sources, &namespace_labels, problems);
     let text = serde_json::to_string(&template).unwrap_or_default();
+    role::add_labels(&mut template, &object.meta.name);
     Some(Workload {
         kind,
         namespace: object.meta.namespace.clone(),

@@ -57,23 +57,33 @@ impl Platform {
         Ok(result)
     }
 
-    /// Waits until what the board says now is in the registry and every proxy has acknowledged
-    /// what follows from it, but no longer than `limit`.
-    pub async fn settle(&self, limit: Duration) {
+    /// Makes `change` and waits until every proxy has acknowledged what follows from it, but no
+    /// longer than `limit`.
+    pub async fn settle(&self, limit: Duration, change: impl FnOnce()) {
         let deadline = Instant::now() + limit;
+        let before = self.wait_for_generation(0, Duration::from_millis(1)).await;
+        change();
         let version = *self.board.version().borrow();
         let mut published = self.published.clone();
         let wait = published.wait_for(|published| *published >= version);
         let _ = tokio::time::timeout(limit, wait).await;
+        let Some(before) = before.and_then(|json| json.get("generation")?.as_u64()) else {
+            return; // there is nobody to wait for
+        };
         let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
-        let path = format!("/v1/wait?registry={version}&timeout={}ms", left.as_millis());
-        let body = hyper::body::Bytes::new();
-        let answer = self.control.call("GET", &path, body, left + GRACE).await;
-        match answer.map(|answer| answer.json()) {
-            Ok(json) if json.get("done").and_then(Value::as_bool) == Some(true) => {}
-            Ok(json) => tracing::info!(%json, "not every proxy has acknowledged in time"),
-            Err(error) => tracing::info!(%error, "cannot ask whether the proxies know"),
+        let answer = self.wait_for_generation(before + 1, left).await;
+        let done = |json: &Value| json.get("done").and_then(Value::as_bool) == Some(true);
+        if !answer.as_ref().is_some_and(done) {
+            tracing::info!(?answer, "not every proxy has acknowledged in time");
         }
+    }
+
+    /// What the control plane says of the proxies' progress, after at most `limit`.
+    pub async fn wait_for_generation(&self, generation: u64, limit: Duration) -> Option<Value> {
+        let path = format!("/v1/wait?generation={generation}&timeout={}ms", limit.as_millis());
+        let body = hyper::body::Bytes::new();
+        let answer = self.control.call("GET", &path, body, limit + GRACE).await.ok()?;
+        answer.is_success().then(|| answer.json())
     }
 }
 

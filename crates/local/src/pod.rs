@@ -140,10 +140,11 @@ async fn run_once(
         _ = stopping.wait_for(|stopping| *stopping) => Ok(()),
     };
     if *stopping.borrow() {
-        platform.board.update(&key, |record| record.terminating = true);
-        let was_ready = platform.board.pod(&key).is_some_and(|record| record.ready);
-        if was_ready {
-            platform.settle(SETTLE_LIMIT).await;
+        let leave = || platform.board.update(&key, |record| record.terminating = true);
+        if platform.board.pod(&key).is_some_and(|record| record.ready) {
+            platform.settle(SETTLE_LIMIT, leave).await;
+        } else {
+            leave();
         }
         stop_containers.send_replace(true);
         end_all(spec, &process).await;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::board::{Board, PodRecord};
@@ -55,8 +55,7 @@ impl Publisher {
             }
             let content = registry_content(&catalog, &pods);
             if content != registry {
-                let text = with_version(&content, current);
-                match replace_file(&self.state.registry(), text.as_bytes()) {
+                match replace_file(&self.state.registry(), content.as_bytes()) {
                     Ok(()) => registry = content,
                     Err(error) => tracing::error!(%error, "cannot write the registry"),
                 }
@@ -69,7 +68,6 @@ impl Publisher {
     }
 }
 
-/// Without the version, so that equal content is not written again.
 fn registry_content(catalog: &Catalog, pods: &[PodRecord]) -> String {
     let services: Vec<Value> = catalog.services.iter().map(service_json).collect();
     let pods: Vec<Value> = pods.iter().map(pod_json).collect();
@@ -78,14 +76,7 @@ fn registry_content(catalog: &Catalog, pods: &[PodRecord]) -> String {
         .iter()
         .map(|(name, labels)| json!({"name": name, "labels": labels}))
         .collect();
-    let all = json!({"services": services, "pods": pods, "namespaces": namespaces});
-    let mut text = all.to_string();
-    text.pop(); // the closing brace; `with_version` adds the rest
-    text
-}
-
-fn with_version(content: &str, version: u64) -> String {
-    format!("{content},\"version\":{version}}}")
+    json!({"services": services, "pods": pods, "namespaces": namespaces}).to_string()
 }
 
 fn service_json(service: &LocalService) -> Value {
@@ -103,19 +94,12 @@ fn service_json(service: &LocalService) -> Value {
 
 fn pod_json(pod: &PodRecord) -> Value {
     let template: &PodTemplate = &pod.template;
+    let created = jiff::Timestamp::from_second(pod.created_at).unwrap_or_default();
     let ports: Vec<Value> = template
         .containers
         .iter()
         .flat_map(|container| &container.ports)
-        .map(|port| {
-            let mut entry = Map::new();
-            if !port.name.is_empty() {
-                entry.insert("name".to_owned(), json!(port.name));
-            }
-            entry.insert("containerPort".to_owned(), json!(port.port));
-            entry.insert("protocol".to_owned(), json!(port.protocol));
-            Value::Object(entry)
-        })
+        .map(|port| json!({"name": port.name, "containerPort": port.port}))
         .collect();
     json!({
         "namespace": pod.namespace,
@@ -132,6 +116,6 @@ fn pod_json(pod: &PodRecord) -> Value {
         "subdomain": template.subdomain,
         "ports": ports,
         "tokenSha256": pod.token_sha256,
-        "createdAt": pod.created_at,
+        "createdAt": created.to_string(),
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::manifest::local_mesh::{Injection, LocalMesh, ProxyChoice};
-use crate::manifest::template::ProxyRole;
+use crate::manifest::template::{PodTemplate, ProxyRole};
 
 /// The pod's annotation that chooses the proxy.
 pub const PROXY_ANNOTATION: &str = "local.stolos.dev/proxy";
@@ -36,6 +36,27 @@ pub fn of(asked: &Asked<'_>, settings: &LocalMesh) -> Result<ProxyRole, String> 
         (None, _) => settings.inject == Injection::All,
     };
     Ok(if inject { ProxyRole::Sidecar(choice) } else { ProxyRole::None })
+}
+
+/// The labels that Istio's injector gives to a pod with a proxy.
+pub fn add_labels(template: &mut PodTemplate, workload: &str) {
+    if template.proxy == ProxyRole::None {
+        return;
+    }
+    let labels = &mut template.labels;
+    let first = |labels: &BTreeMap<String, String>, keys: &[&str], default: &str| {
+        let found = keys.iter().find_map(|key| labels.get(*key).cloned());
+        found.unwrap_or_else(|| default.to_owned())
+    };
+    let name = first(labels, &["app.kubernetes.io/name", "app"], workload);
+    let revision = first(labels, &["app.kubernetes.io/version", "version"], "latest");
+    for (key, value) in [
+        ("security.istio.io/tlsMode", "istio".to_owned()),
+        ("service.istio.io/canonical-name", name),
+        ("service.istio.io/canonical-revision", revision),
+    ] {
+        labels.entry(key.to_owned()).or_insert(value);
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,406 @@
+//! A running mesh: the node, the control plane, the pods, the published ports. One process owns
+//! it all; when that process ends, however it ends, nothing of it is left.
+
+pub mod api;
+mod build;
+mod control_process;
+mod envoy;
+pub mod gateways;
+mod outside;
+mod workloads;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use daemon::drain::Drain;
+use daemon::tasks::{self, Task};
+use mesh_api::Spec;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+
+use crate::board::Board;
+use crate::client::Client;
+use crate::dns::{NameServer, host_resolver};
+use crate::error::LocalError;
+use crate::manifest::local_mesh::ProxyChoice;
+use crate::manifest::{self, DesiredMesh, WorkloadKind};
+use crate::network;
+use crate::node::Node;
+use crate::platform::{ADDRESSES, Platform};
+use crate::pod::sidecar::MeshFacts;
+use crate::publisher::{Catalog, Publisher, SharedCatalog};
+use crate::services::{CONTROL_HOST, LocalService, wants_address};
+use crate::state_dir::{self, StateDir, SupervisorLock};
+use api::{MeshStatus, WorkloadStatus};
+use control_process::{ControlOptions, ControlProcess, DISCOVERY_PORT};
+use gateways::Gateways;
+use outside::Outside;
+use workloads::Workloads;
+
+/// The keys of what was applied from the folder, to prune what has left it.
+const APPLIED: &str = "applied.json";
+
+/// What `up` asks for.
+#[derive(Debug, Clone)]
+pub struct UpOptions {
+    pub folder: PathBuf,
+    pub mesh: Option<String>,
+    pub build: bool,
+    /// A signing certificate and its key for the authority.
+    pub authority: Option<(PathBuf, PathBuf)>,
+}
+
+/// A mesh that runs.
+#[derive(Debug)]
+pub struct Supervisor {
+    pub(crate) platform: Arc<Platform>,
+    pub(crate) workloads: Workloads,
+    pub(crate) gateways: Arc<Gateways>,
+    catalog: SharedCatalog,
+    desired: Mutex<DesiredMesh>,
+    control: tokio::sync::Mutex<Option<ControlProcess>>,
+    control_pid: Mutex<u32>,
+    outside: Outside,
+    stop: Notify,
+    drain: Drain,
+    _lock: SupervisorLock,
+    background: Mutex<Vec<Task<()>>>,
+}
+
+/// Reads the folder, or says everything that is wrong with it.
+pub fn read(options: &UpOptions) -> Result<DesiredMesh, LocalError> {
+    let desired = manifest::read(&options.folder, options.mesh.as_deref())?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(LocalError::refused(
+            "`stolos up` makes network and mount namespaces and needs root for that: \
+             run it with sudo",
+        ));
+    }
+    Ok(desired)
+}
+
+impl Supervisor {
+    /// Starts everything; returns when the control plane runs and the pods are being started.
+    /// `None`: another supervisor runs this mesh.
+    pub async fn start(
+        options: &UpOptions,
+        desired: DesiredMesh,
+    ) -> Result<Option<Arc<Supervisor>>, LocalError> {
+        let state = StateDir::of_mesh(&desired.name)?;
+        state.create()?;
+        let Some(lock) = state.lock()? else { return Ok(None) };
+        clean_up(&state);
+        if options.build {
+            build::run(&desired).await?;
+        }
+        let program = build::keep_program(&state)?;
+        let node = Node::create()?;
+        network::set_up_node(&node).await?;
+        let outside = Outside::open(&node).await;
+        let upstream = outside.is_open().then(host_resolver).flatten();
+        let names = NameServer::start(&node, upstream).await?;
+        let (published_sender, published) = watch::channel(0);
+        let platform = Arc::new(Platform {
+            node: node.clone(),
+            state_root: state_dir::root()?,
+            program: program.clone(),
+            board: Board::default(),
+            control: Client::new(&state.control_socket(), "the control plane"),
+            envoy: envoy::find(&desired.settings),
+            addresses: Mutex::new(state.load(ADDRESSES)),
+            facts: Mutex::new(facts(&desired)),
+            published,
+            state: state.clone(),
+        });
+        let catalog = SharedCatalog::default();
+        let supervisor = Arc::new(Supervisor {
+            workloads: Workloads::new(Arc::clone(&platform)),
+            gateways: Arc::new(Gateways::new(
+                Arc::clone(&platform),
+                Arc::clone(&catalog),
+                desired.settings.clone(),
+            )),
+            catalog: Arc::clone(&catalog),
+            desired: Mutex::new(desired.clone()),
+            control: tokio::sync::Mutex::default(),
+            control_pid: Mutex::default(),
+            outside,
+            stop: Notify::new(),
+            drain: Drain::new().0,
+            _lock: lock,
+            background: Mutex::default(),
+            platform,
+        });
+        supervisor.set_catalog(&desired)?;
+        let publisher = Publisher {
+            node: node.clone(),
+            board: supervisor.platform.board.clone(),
+            state: state.clone(),
+            catalog,
+            names,
+            published: published_sender,
+        };
+        supervisor.keep(tasks::spawn("publisher", publisher.run()));
+        supervisor.start_control(&node, options, program).await?;
+        supervisor.serve_api();
+        supervisor.bring_about(desired).await?;
+        let gateways = Arc::clone(&supervisor.gateways);
+        supervisor.keep(tasks::spawn("gateways", gateways.run()));
+        Ok(Some(supervisor))
+    }
+
+    async fn start_control(
+        &self,
+        node: &Node,
+        options: &UpOptions,
+        program: PathBuf,
+    ) -> Result<(), LocalError> {
+        let state = self.platform.state.clone();
+        let desired = self.desired();
+        let mesh_config = desired.settings.mesh_config.clone().unwrap_or_else(|| json!({}));
+        state.store("mesh-config.json", &mesh_config)?;
+        // The registry must be there before control asks for it: an empty one means no pods.
+        let mut published = self.platform.published.clone();
+        self.platform.board.changed();
+        let _ = published.wait_for(|version| *version > 0).await;
+        let authority = options.authority.clone();
+        let control = ControlOptions { program, state: state.clone(), authority };
+        let control = ControlProcess::start(node, control).await?;
+        let path = state.root_certificate();
+        let root_certificate = std::fs::read_to_string(&path)
+            .map_err(|error| LocalError::system(&format!("read {}", path.display()), error))?;
+        let facts = &self.platform.facts;
+        facts.lock().unwrap_or_else(PoisonError::into_inner).root_certificate = root_certificate;
+        *self.control_pid.lock().unwrap_or_else(PoisonError::into_inner) = control.pid();
+        *self.control.lock().await = Some(control);
+        Ok(())
+    }
+
+    fn serve_api(self: &Arc<Self>) {
+        let path = self.platform.state.supervisor_socket();
+        let serving = api::serve(Arc::clone(self), path, self.drain.watch());
+        self.keep(tasks::spawn("supervisor-api", async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the supervisor's interface is not available");
+            }
+        }));
+    }
+
+    /// Reads the folder again and makes it so; the findings that are only warnings.
+    pub async fn converge(&self, folder: Option<&Path>) -> Result<Vec<String>, LocalError> {
+        let known = self.desired();
+        let folder = folder.unwrap_or(&known.folder);
+        let desired = manifest::read(folder, Some(&known.name))?;
+        let warnings = desired.warnings.iter().map(ToString::to_string).collect();
+        self.set_catalog(&desired)?;
+        self.gateways.set_settings(desired.settings.clone());
+        *self.desired.lock().unwrap_or_else(PoisonError::into_inner) = desired.clone();
+        self.bring_about(desired).await?;
+        Ok(warnings)
+    }
+
+    async fn bring_about(&self, desired: DesiredMesh) -> Result<(), LocalError> {
+        self.apply(&desired).await?;
+        let mut wanted = gateways::workloads(&desired.settings);
+        wanted.extend(desired.workloads);
+        let wants_envoy = |workload: &crate::manifest::Workload| {
+            workload.template.proxy.choice() == Some(ProxyChoice::Envoy)
+        };
+        if self.platform.envoy.is_none() && wanted.iter().any(wants_envoy) {
+            return Err(LocalError::refused(envoy::MISSING));
+        }
+        self.workloads.converge(wanted).await;
+        self.gateways.refresh().await;
+        Ok(())
+    }
+
+    /// Services with their addresses, namespaces, hosts.
+    fn set_catalog(&self, desired: &DesiredMesh) -> Result<(), LocalError> {
+        let mut objects = desired.services.clone();
+        for name in gateways::names() {
+            let known = objects.iter().any(|object| {
+                object.meta.namespace == gateways::NAMESPACE && object.meta.name == name
+            });
+            if !known {
+                objects.push(gateways::service(name, &BTreeSet::new())?);
+            }
+        }
+        let mut services = Vec::new();
+        for object in objects {
+            let key = format!("{}/{}", object.meta.namespace, object.meta.name);
+            let Spec::Service(spec) = &object.spec else { continue };
+            let address = if wants_address(spec) {
+                let wanted = spec.cluster_ip.parse().ok();
+                Some(self.platform.with_addresses(|all| all.service(&key, wanted))?)
+            } else {
+                None
+            };
+            services.push(LocalService { object, address });
+        }
+        let keys = services.iter().map(LocalService::key).collect();
+        self.platform.with_addresses(|all| {
+            all.keep_services(&keys);
+            Ok(())
+        })?;
+        *self.catalog.lock().unwrap_or_else(PoisonError::into_inner) = Catalog {
+            services,
+            namespaces: desired.namespaces.clone(),
+            hosts: desired.settings.hosts.clone(),
+        };
+        self.platform.board.changed();
+        Ok(())
+    }
+
+    /// The folder's Istio configuration goes the way of `stolos apply`; what has left the folder
+    /// since the last time is deleted.
+    async fn apply(&self, desired: &DesiredMesh) -> Result<(), LocalError> {
+        let mut files: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for object in &desired.configuration {
+            files.entry(object.origin.file.to_string()).or_default().push(object.to_json());
+        }
+        let files: Vec<Value> = files
+            .into_iter()
+            .map(|(name, items)| {
+                let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+                json!({"name": name, "text": list.to_string()})
+            })
+            .collect();
+        let body = json!({"files": files, "namespace": "default", "dryRun": false});
+        let answer = self.platform.control.post("/v1/apply", &body).await?;
+        if !answer.is_success() {
+            return Err(LocalError::refused(format!(
+                "the control plane refuses the folder's configuration: {}",
+                refusal(&answer.json()).unwrap_or_else(|| answer.error_text())
+            )));
+        }
+        let keys: Vec<Value> = desired
+            .configuration
+            .iter()
+            .map(|one| {
+                let meta = &one.meta;
+                json!({"kind": meta.kind, "namespace": meta.namespace, "name": meta.name})
+            })
+            .collect();
+        let before: Vec<Value> = self.platform.state.load(APPLIED);
+        let gone: Vec<Value> = before.into_iter().filter(|key| !keys.contains(key)).collect();
+        if !gone.is_empty() {
+            self.platform.control.post("/v1/delete", &json!({"objects": gone})).await?;
+        }
+        self.platform.state.store(APPLIED, &keys)
+    }
+
+    pub async fn status(&self) -> MeshStatus {
+        let trust_domain = self.platform.trust_domain();
+        let records = self.platform.board.pods();
+        let workloads: Vec<WorkloadStatus> = self
+            .workloads
+            .progress()
+            .into_iter()
+            .map(|(workload, replicas, up_to_date)| {
+                let of = |pod: &&crate::board::PodRecord| {
+                    pod.namespace == workload.namespace && pod.workload == workload.name
+                };
+                let ready = records.iter().filter(of).filter(|pod| pod.ready).count();
+                WorkloadStatus {
+                    namespace: workload.namespace.clone(),
+                    name: workload.name.clone(),
+                    kind: if workload.kind == WorkloadKind::Pod { "Pod" } else { "Deployment" }
+                        .to_owned(),
+                    replicas,
+                    ready: u32::try_from(ready).unwrap_or(u32::MAX),
+                    up_to_date,
+                }
+            })
+            .collect();
+        let problems = self.gateways.problems();
+        let control_pid =
+            self.control.lock().await.as_ref().map(ControlProcess::pid).unwrap_or_default();
+        let desired = self.desired();
+        let ready = |one: &WorkloadStatus| one.up_to_date && one.ready >= one.replicas;
+        MeshStatus {
+            mesh: desired.name,
+            folder: desired.folder,
+            ready: control_pid != 0 && problems.is_empty() && workloads.iter().all(ready),
+            control_pid,
+            supervisor_pid: std::process::id(),
+            pods: records.iter().map(|record| record.status(&trust_domain)).collect(),
+            workloads,
+            published: self.gateways.published().await,
+            problems,
+            notes: vec![self.outside.note()],
+        }
+    }
+
+    /// The changes of what `status` shows.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.platform.board.version()
+    }
+
+    pub fn ask_to_stop(&self) {
+        self.stop.notify_one();
+    }
+
+    /// Returns once someone has asked to stop.
+    pub async fn stop_asked(&self) {
+        self.stop.notified().await;
+    }
+
+    /// Ends everything gracefully: pods first, then the control plane.
+    pub async fn shut_down(&self) {
+        self.workloads.stop().await;
+        if let Some(control) = self.control.lock().await.take() {
+            control.stop().await;
+        }
+        self.drain.start();
+        self.background.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        clean_up(&self.platform.state);
+    }
+
+    fn desired(&self) -> DesiredMesh {
+        self.desired.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn keep(&self, task: Task<()>) {
+        self.background.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+}
+
+fn facts(desired: &DesiredMesh) -> MeshFacts {
+    let config = desired.settings.mesh_config.clone().unwrap_or_else(|| json!({}));
+    let trust_domain = config.get("trustDomain").and_then(Value::as_str);
+    MeshFacts {
+        trust_domain: trust_domain.unwrap_or("cluster.local").to_owned(),
+        cluster: "Kubernetes".to_owned(),
+        discovery: format!("{CONTROL_HOST}:{DISCOVERY_PORT}"),
+        proxy_config: config.get("defaultConfig").cloned().unwrap_or_else(|| json!({})),
+        root_certificate: String::new(),
+    }
+}
+
+/// The errors of an apply that was refused, a line each.
+fn refusal(json: &Value) -> Option<String> {
+    let errors = json.get("errors")?.as_array().filter(|errors| !errors.is_empty())?;
+    let text = |error: &Value| match serde_json::from_value::<mesh_api::Diagnostic>(error.clone()) {
+        Ok(diagnostic) => diagnostic.to_string(),
+        Err(_) => error.to_string(),
+    };
+    Some(errors.iter().map(text).collect::<Vec<_>>().join("\n"))
+}
+
+/// Sockets and the pods' folders of a supervisor that has ended. Its processes, namespaces,
+/// links and rules ended with it.
+fn clean_up(state: &StateDir) {
+    let _ = std::fs::remove_file(state.supervisor_socket());
+    let _ = std::fs::remove_file(state.control_socket());
+    let _ = std::fs::remove_file(state.registry());
+    let _ = std::fs::remove_dir_all(state.pods());
+    let _ = std::fs::create_dir_all(state.pods());
+}
+
+/// The last lines of a log.
+pub(crate) fn tail(path: &Path, count: usize) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
