@@ -1,0 +1,436 @@
+//! What is valid and not performed by this release. For kinds about traffic it is a warning; for
+//! security kinds the object is refused, because a condition that is ignored opens a door.
+// tidy: table
+
+use serde_json::Value as Json;
+
+use crate::decode::push_key;
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::kinds::Kind;
+use crate::object::Object;
+
+/// Kinds of which nothing is performed.
+pub const WHOLE_KINDS: &[Kind] = &[
+    Kind::EnvoyFilter,
+    Kind::WasmPlugin,
+    Kind::TrafficExtension,
+    Kind::Telemetry,
+    Kind::ProxyConfig,
+    Kind::WorkloadGroup,
+    Kind::RequestAuthentication,
+];
+
+/// A field of a kind, and why it is here. `[]` stands for each item of a list, `{}` for each
+/// value of a map.
+pub struct Row {
+    pub kind: Kind,
+    pub path: &'static str,
+    pub why: &'static str,
+}
+
+/// The blocks of a traffic policy that are not performed, wherever one stands.
+const POLICY: &[(&str, &str)] = &[
+    (
+        "loadBalancer.backendUtilization",
+        "load reports of backends are not used",
+    ),
+    ("loadBalancer.zoneAwareLbSetting", "zone-aware routing"),
+    ("loadBalancer.warmup", "slow start"),
+    ("loadBalancer.warmupDurationSecs", "slow start"),
+    ("tunnel", "tunnels through another proxy"),
+    ("proxyProtocol", "PROXY protocol towards the destination"),
+    ("retryBudget", "retry budgets"),
+    ("tls.caCrl", "revocation lists"),
+];
+
+/// Where traffic policies stand.
+const POLICIES: &[(Kind, &str)] = &[
+    (Kind::DestinationRule, "trafficPolicy"),
+    (Kind::DestinationRule, "trafficPolicy.portLevelSettings[]"),
+    (Kind::DestinationRule, "subsets[].trafficPolicy"),
+    (
+        Kind::DestinationRule,
+        "subsets[].trafficPolicy.portLevelSettings[]",
+    ),
+];
+
+const fn row(kind: Kind, path: &'static str, why: &'static str) -> Row {
+    Row { kind, path, why }
+}
+
+/// Fields of kinds in force.
+pub const FIELDS: &[Row] = &[
+    row(
+        Kind::Gateway,
+        "servers[].defaultEndpoint",
+        "Istio does not perform it either",
+    ),
+    row(Kind::Gateway, "servers[].tls.caCrl", "revocation lists"),
+    row(
+        Kind::Gateway,
+        "servers[].tls.verifyCertificateSpki",
+        "pinned client certificates",
+    ),
+    row(
+        Kind::Gateway,
+        "servers[].tls.verifyCertificateHash",
+        "pinned client certificates",
+    ),
+    row(
+        Kind::Gateway,
+        "servers[].tls.ecdhCurves",
+        "the choice of curves",
+    ),
+    row(
+        Kind::Sidecar,
+        "ingress[].tls",
+        "TLS on a sidecar's ingress listener",
+    ),
+    row(
+        Kind::AuthorizationPolicy,
+        "provider",
+        "external authorization",
+    ),
+    row(
+        Kind::AuthorizationPolicy,
+        "rules[].from[].source.requestPrincipals",
+        NO_TOKENS,
+    ),
+    row(
+        Kind::AuthorizationPolicy,
+        "rules[].from[].source.notRequestPrincipals",
+        NO_TOKENS,
+    ),
+    row(
+        Kind::AuthorizationPolicy,
+        "targetRef",
+        "attachment to a resource",
+    ),
+    row(
+        Kind::AuthorizationPolicy,
+        "targetRefs",
+        "attachment to a resource",
+    ),
+    row(Kind::Service, "sessionAffinityConfig", "session affinity"),
+    row(Kind::Service, "externalIPs", "addresses from outside"),
+    row(Kind::Service, "loadBalancerIP", "load balancers of a cloud"),
+    row(
+        Kind::Service,
+        "loadBalancerClass",
+        "load balancers of a cloud",
+    ),
+    row(
+        Kind::Service,
+        "loadBalancerSourceRanges",
+        "load balancers of a cloud",
+    ),
+    row(Kind::Service, "externalTrafficPolicy", "one node only"),
+    row(Kind::Service, "internalTrafficPolicy", "one node only"),
+    row(Kind::Service, "trafficDistribution", "one node only"),
+    row(Kind::Service, "healthCheckNodePort", "one node only"),
+    row(Kind::Deployment, "paused", "paused deployments"),
+    row(
+        Kind::Deployment,
+        "minReadySeconds",
+        "a minimum time of being ready",
+    ),
+    row(
+        Kind::Deployment,
+        "selector.matchExpressions",
+        "label expressions",
+    ),
+    row(Kind::ServiceAccount, "secrets", "tokens in Secrets"),
+    row(
+        Kind::ServiceAccount,
+        "imagePullSecrets",
+        "images are not pulled",
+    ),
+];
+
+const NO_TOKENS: &str = "JSON Web Tokens are not verified";
+
+/// Fields of a pod that the local platform does not perform, as paths below its spec.
+const POD_FIELDS: &[(&str, &str)] = &[
+    ("dnsConfig", "names are resolved by the mesh"),
+    ("dnsPolicy", "names are resolved by the mesh"),
+    ("hostAliases", "own entries of the hosts file"),
+    (
+        "shareProcessNamespace",
+        "the containers of a pod share it always",
+    ),
+    ("hostNetwork", "the host's network"),
+    ("hostPID", "the host's processes"),
+    ("hostIPC", "the host's IPC"),
+    ("ephemeralContainers", "ephemeral containers"),
+    ("imagePullSecrets", "images are not pulled"),
+    ("nodeSelector", "one node only"),
+    ("nodeName", "one node only"),
+    ("affinity", "one node only"),
+    ("tolerations", "one node only"),
+    ("topologySpreadConstraints", "one node only"),
+    ("schedulerName", "one node only"),
+    ("schedulingGates", "one node only"),
+    ("priorityClassName", "one node only"),
+    ("priority", "one node only"),
+    ("preemptionPolicy", "one node only"),
+    ("overhead", "limits of resources"),
+    ("readinessGates", "readiness gates"),
+    ("runtimeClassName", "container runtimes"),
+    ("os", "one operating system only"),
+    ("resourceClaims", "devices"),
+    ("resources", "limits of resources"),
+    ("activeDeadlineSeconds", "deadlines of pods"),
+    ("hostnameOverride", "the hostname is the pod's"),
+    ("setHostnameAsFQDN", "the hostname is the pod's"),
+    ("hostUsers", "user namespaces"),
+    ("securityContext.runAsGroup", "groups"),
+    ("securityContext.fsGroup", "groups"),
+    ("securityContext.fsGroupChangePolicy", "groups"),
+    ("securityContext.supplementalGroups", "groups"),
+    ("securityContext.supplementalGroupsPolicy", "groups"),
+    ("securityContext.sysctls", "sysctls"),
+    ("securityContext.seLinuxOptions", "SELinux"),
+    ("securityContext.seLinuxChangePolicy", "SELinux"),
+    ("securityContext.seccompProfile", "seccomp"),
+    ("securityContext.appArmorProfile", "AppArmor"),
+    (
+        "securityContext.windowsOptions",
+        "one operating system only",
+    ),
+    ("volumes[].projected", "this kind of volume"),
+    ("volumes[].downwardAPI", "this kind of volume"),
+    ("volumes[].hostPath", "this kind of volume"),
+    ("volumes[].persistentVolumeClaim", "this kind of volume"),
+    ("volumes[].ephemeral", "this kind of volume"),
+    ("volumes[].csi", "this kind of volume"),
+    ("volumes[].nfs", "this kind of volume"),
+    ("volumes[].image", "this kind of volume"),
+    ("volumes[].emptyDir.sizeLimit", "limits of resources"),
+];
+
+/// Fields of a container that the local platform does not perform.
+const CONTAINER_FIELDS: &[(&str, &str)] = &[
+    ("resources", "limits of resources"),
+    ("resizePolicy", "limits of resources"),
+    ("restartPolicyRules", "rules for restarts"),
+    ("lifecycle", "hooks at start and stop"),
+    ("volumeDevices", "block devices"),
+    ("stdin", "input of containers"),
+    ("stdinOnce", "input of containers"),
+    ("tty", "terminals"),
+    ("terminationMessagePath", "termination messages"),
+    ("terminationMessagePolicy", "termination messages"),
+    (
+        "ports[].hostPort",
+        "ports of the host; use `publish` in stolos.yaml",
+    ),
+    ("ports[].hostIP", "ports of the host"),
+    ("env[].valueFrom.resourceFieldRef", "limits of resources"),
+    ("env[].valueFrom.fileKeyRef", "variables from files"),
+    ("volumeMounts[].subPathExpr", "paths with variables"),
+    ("volumeMounts[].mountPropagation", "mount propagation"),
+    (
+        "volumeMounts[].recursiveReadOnly",
+        "recursive read-only mounts",
+    ),
+    ("securityContext.runAsGroup", "groups"),
+    ("securityContext.privileged", "privileged containers"),
+    (
+        "securityContext.allowPrivilegeEscalation",
+        "the limits of privileges",
+    ),
+    (
+        "securityContext.readOnlyRootFilesystem",
+        "read-only root file systems",
+    ),
+    ("securityContext.capabilities", "capabilities"),
+    ("securityContext.procMount", "the mount of /proc"),
+    ("securityContext.seLinuxOptions", "SELinux"),
+    ("securityContext.seccompProfile", "seccomp"),
+    ("securityContext.appArmorProfile", "AppArmor"),
+    (
+        "securityContext.windowsOptions",
+        "one operating system only",
+    ),
+];
+
+/// Whether an object that asks for something not performed must be refused.
+fn refuses(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::PeerAuthentication | Kind::RequestAuthentication | Kind::AuthorizationPolicy
+    )
+}
+
+/// What of the object is not performed.
+pub fn check(object: &Object) -> Vec<Diagnostic> {
+    let kind = object.meta.kind;
+    let severity = if refuses(kind) {
+        Severity::Error
+    } else {
+        Severity::Warning
+    };
+    let mut report = Report {
+        object,
+        found: Vec::new(),
+    };
+    if WHOLE_KINDS.contains(&kind) {
+        report.add(
+            severity,
+            "",
+            &format!("the kind {kind} is not performed by this release"),
+        );
+        return report.found;
+    }
+    let spec = object.spec.to_json();
+    let root = if kind.has_spec() { "spec" } else { "" };
+    let mut look = |path: &str, why: &str| {
+        let segments: Vec<&str> = segments(path);
+        let message = format!("is not performed by this release ({why})");
+        for place in find(&spec, &segments, root.to_owned()) {
+            let severity = match path.contains("volumes[].") && !path.ends_with("sizeLimit") {
+                true => Severity::Error,
+                false => severity,
+            };
+            report.add(severity, &place, &message);
+        }
+    };
+    for row in FIELDS.iter().filter(|row| row.kind == kind) {
+        look(row.path, row.why);
+    }
+    for (_, base) in POLICIES.iter().filter(|(of, _)| *of == kind) {
+        for (path, why) in POLICY {
+            look(&format!("{base}.{path}"), why);
+        }
+    }
+    let pod = match kind {
+        Kind::Pod => Some(String::new()),
+        Kind::Deployment => Some("template.spec.".to_owned()),
+        _ => None,
+    };
+    if let Some(pod) = pod {
+        for (path, why) in POD_FIELDS {
+            look(&format!("{pod}{path}"), why);
+        }
+        for list in ["containers", "initContainers"] {
+            for (path, why) in CONTAINER_FIELDS {
+                look(&format!("{pod}{list}[].{path}"), why);
+            }
+        }
+    }
+    report.values();
+    report.found
+}
+
+fn segments(path: &str) -> Vec<&str> {
+    path.split('.')
+        .flat_map(|part| match part.strip_suffix("[]") {
+            Some(name) => vec![name, "[]"],
+            None => match part.strip_suffix("{}") {
+                Some(name) => vec![name, "{}"],
+                None => vec![part],
+            },
+        })
+        .collect()
+}
+
+/// The places in `json` that `segments` names.
+fn find(json: &Json, segments: &[&str], at: String) -> Vec<String> {
+    let Some((first, rest)) = segments.split_first() else {
+        return vec![at];
+    };
+    match (*first, json) {
+        ("[]", Json::Array(items)) => items
+            .iter()
+            .enumerate()
+            .flat_map(|(index, item)| find(item, rest, format!("{at}[{index}]")))
+            .collect(),
+        ("{}", Json::Object(members)) => members
+            .iter()
+            .flat_map(|(key, value)| {
+                let mut path = at.clone();
+                push_key(&mut path, key);
+                find(value, rest, path)
+            })
+            .collect(),
+        (name, Json::Object(members)) => match members.get(name) {
+            Some(value) => {
+                let mut path = at;
+                push_key(&mut path, name);
+                find(value, rest, path)
+            }
+            None => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+struct Report<'o> {
+    object: &'o Object,
+    found: Vec<Diagnostic>,
+}
+
+impl Report<'_> {
+    fn add(&mut self, severity: Severity, path: &str, message: &str) {
+        let place = self.object.origin.place(path);
+        self.found.push(Diagnostic {
+            severity,
+            reason: Reason::NotPerformed,
+            file: self.object.origin.file.clone(),
+            line: place.line,
+            column: place.column,
+            path: path.to_owned(),
+            object: Some(self.object.key()),
+            message: message.to_owned(),
+            allowed: None,
+        });
+    }
+
+    /// Fields of which only some values are not performed.
+    fn values(&mut self) {
+        use crate::kinds::Spec;
+        use crate::kinds::authorization_policy::Action;
+        use crate::kinds::service_entry::Resolution;
+        match &self.object.spec {
+            Spec::AuthorizationPolicy(spec) => {
+                if matches!(spec.action, Action::Custom | Action::Audit) {
+                    let action = spec.action.as_str();
+                    let message = format!("{action} is not performed by this release");
+                    self.add(Severity::Error, "spec.action", &message);
+                }
+                for (rule, of) in spec.rules.iter().enumerate() {
+                    for (index, condition) in of.when.iter().enumerate() {
+                        self.condition(
+                            &condition.key,
+                            &format!("spec.rules[{rule}].when[{index}]"),
+                        );
+                    }
+                }
+                let dry = self.object.meta.annotations.get("istio.io/dry-run");
+                if dry.is_some_and(|value| value != "false") {
+                    let message = "a dry run is not performed by this release";
+                    self.add(Severity::Error, "metadata.annotations", message);
+                }
+            }
+            Spec::ServiceEntry(spec) if spec.resolution == Resolution::DynamicDns => {
+                let message = "DYNAMIC_DNS is not performed by this release";
+                self.add(Severity::Warning, "spec.resolution", message);
+            }
+            Spec::Service(spec) if spec.session_affinity == "ClientIP" => {
+                let message = "ClientIP is not performed by this release";
+                self.add(Severity::Warning, "spec.sessionAffinity", message);
+            }
+            _ => {}
+        }
+    }
+
+    fn condition(&mut self, key: &str, path: &str) {
+        let message = match key {
+            _ if key.starts_with("request.auth.") => NO_TOKENS.to_owned(),
+            _ if key.starts_with("experimental.") => "metadata of filters".to_owned(),
+            _ => return,
+        };
+        let message = format!("{key} is not performed by this release ({message})");
+        self.add(Severity::Error, &format!("{path}.key"), &message);
+    }
+}
