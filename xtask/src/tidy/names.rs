@@ -1,0 +1,124 @@
+//! Rules on names: banned words, no `get_`, and no `..` where every field must be named.
+
+use super::Breach;
+use super::source::Source;
+
+const BANNED: &[&str] = &[
+    "Manager", "Helper", "Util", "Utils", "Common", "Info", "Data", "Impl", "Wrapper", "Misc",
+];
+
+/// Names that are not ours to choose, or that say what they are.
+const ALLOWED: &[(&str, &str)] = &[
+    ("StreamInfo", "Envoy's word for the record of a stream"),
+    ("stream_info", "the file of StreamInfo"),
+    ("HttpConnectionManager", "Envoy's message"),
+    ("ConnectionManager", "Envoy's word"),
+    ("http_connection_manager", "Envoy's message"),
+    ("NameInfo", "Istio's message"),
+    ("RedisInfo", "a peer's message"),
+    ("manager", "Envoy's HTTP connection manager"),
+    ("server_info", "Envoy's admin page"),
+    ("ServerInfo", "Envoy's admin message"),
+];
+
+pub fn check(source: &Source, breaches: &mut Vec<Breach>) {
+    let file = source
+        .name
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(".rs");
+    if is_banned(file) {
+        breaches.push(Breach::new(&source.name, "a banned word as file name"));
+    }
+    let parses = source.name.starts_with("crates/proxy/src/parse");
+    for (number, line) in source.product_code() {
+        let place = format!("{}:{number}", source.name);
+        let words: Vec<&str> = line
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .filter(|word| !word.is_empty())
+            .collect();
+        for pair in words.windows(2) {
+            let [keyword, name] = pair else { continue };
+            let names = matches!(
+                *keyword,
+                "struct" | "enum" | "trait" | "type" | "mod" | "union"
+            );
+            if names && is_banned(name) {
+                breaches.push(Breach::new(
+                    &place,
+                    format!("banned word in the name {name}"),
+                ));
+            }
+            if *keyword == "fn" && name.starts_with("get_") {
+                breaches.push(Breach::new(&place, format!("no `get_` prefix: {name}")));
+            }
+        }
+        if parses && has_rest_pattern(line) {
+            let text = "`..` hides unread fields: name every field of a parsed message";
+            breaches.push(Breach::new(&place, text));
+        }
+    }
+}
+
+fn is_banned(name: &str) -> bool {
+    if ALLOWED.iter().any(|(allowed, _)| *allowed == name) {
+        return false;
+    }
+    BANNED.iter().any(|word| {
+        let snake = word.to_ascii_lowercase();
+        name == *word
+            || name == snake
+            || name.ends_with(word)
+            || name.ends_with(&format!("_{snake}"))
+    })
+}
+
+/// `..` right before a closing brace, or alone on its line.
+fn has_rest_pattern(line: &str) -> bool {
+    let compact: String = line.chars().filter(|c| !c.is_whitespace()).collect();
+    compact.contains("..}") || compact == ".."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaches(name: &str, text: &str) -> usize {
+        let mut found = Vec::new();
+        check(&Source::new(name.into(), text.to_owned()), &mut found);
+        found.len()
+    }
+
+    #[test]
+    fn names_and_patterns() {
+        for (file, text, want, why) in [
+            ("crates/x/src/a.rs", "struct RouteTable;", 0, "a good name"),
+            ("crates/x/src/a.rs", "struct RouteManager;", 1, "a suffix"),
+            ("crates/x/src/a.rs", "mod utils;", 1, "a module"),
+            ("crates/x/src/helper.rs", "", 1, "a file"),
+            ("crates/x/src/a.rs", "fn get_route() {}", 1, "a prefix"),
+            ("crates/x/src/a.rs", "struct StreamInfo;", 0, "Envoy's word"),
+            (
+                "crates/proxy/src/parse/a.rs",
+                "let Listener { name, .. } = m;",
+                1,
+                "a rest pattern",
+            ),
+            (
+                "crates/proxy/src/parse/a.rs",
+                "let x = A { b, ..A::default() };",
+                0,
+                "an update",
+            ),
+            (
+                "crates/proxy/src/state.rs",
+                "let Listener { name, .. } = m;",
+                0,
+                "not parsing",
+            ),
+        ] {
+            assert_eq!(breaches(file, text), want, "{why}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Every member of the proxy's tables is backed by differential cases: one that behaves and, where
+//! its configuration can be wrong, one that is refused.
+
+use super::Breach;
+use anyhow::Result;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// A table of the proxy: a folder whose files are its members, and the name of its members in the
+/// `covers` lists of cases.
+const FOLDERS: &[(&str, &str)] = &[
+    ("crates/proxy/src/http/filters", "http_filter"),
+    ("crates/proxy/src/cluster/load_balancer", "load_balancer"),
+];
+
+/// Members that need no case of their own, and why.
+const EXEMPT: &[(&str, &str)] = &[("http_filter/router", "every case ends in it")];
+
+pub fn check(root: &Path, breaches: &mut Vec<Breach>) -> Result<()> {
+    let cases = Cases::load(&root.join("tests/mesh/envoy"))?;
+    for (folder, kind) in FOLDERS {
+        for member in members(&root.join(folder)) {
+            let key = format!("{kind}/{member}");
+            if EXEMPT.iter().any(|(exempt, _)| *exempt == key) {
+                continue;
+            }
+            if !cases.accepting.contains(&key) {
+                let text = format!("no differential case covers {key} (tests/mesh/envoy)");
+                breaches.push(Breach::new(format!("{folder}/{member}.rs"), text));
+            } else if !cases.rejecting.contains(&key) {
+                let text = format!("no rejects.yaml covers {key} (tests/mesh/envoy)");
+                breaches.push(Breach::new(format!("{folder}/{member}.rs"), text));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn members(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
+    let names = entries.filter_map(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let stem = name.strip_suffix(".rs")?;
+        (!stem.ends_with("tests")).then(|| stem.to_owned())
+    });
+    names.collect()
+}
+
+#[derive(Default)]
+struct Cases {
+    accepting: BTreeSet<String>,
+    rejecting: BTreeSet<String>,
+}
+
+impl Cases {
+    /// `covers: [a/b, c/d]` on one line, and the folder's own name with its first `_` as `/`.
+    fn load(folder: &Path) -> Result<Cases> {
+        let mut cases = Cases::default();
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let Ok(text) = std::fs::read_to_string(path.join("calls.yaml")) else {
+                continue;
+            };
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("covers: ["))
+                .unwrap_or("");
+            let listed = line
+                .trim_end_matches(']')
+                .split(',')
+                .map(|key| key.trim().to_owned());
+            let mut keys: BTreeSet<String> = listed.filter(|key| !key.is_empty()).collect();
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            let name = name.unwrap_or_default();
+            if let Some(member) = name.strip_prefix("load_balancer_") {
+                keys.insert(format!("load_balancer/{member}"));
+            }
+            if path.join("rejects.yaml").is_file() {
+                cases.rejecting.extend(keys.iter().cloned());
+            }
+            cases.accepting.extend(keys);
+        }
+        Ok(cases)
+    }
+}
