@@ -250,6 +250,16 @@ impl Stream {
         self.types.keys().copied()
     }
 
+    /// The names that the client asks for; `None` before the type's first request.
+    pub fn names(&self, kind: ResourceType) -> Option<&BTreeSet<String>> {
+        self.types.get(&kind).map(|state| &state.names)
+    }
+
+    /// Nothing is on its way and nothing waits to be sent.
+    pub fn is_idle(&self) -> bool {
+        self.types.values().all(TypeState::is_idle)
+    }
+
     /// What the client has refused and not yet replaced.
     pub fn rejections(&self) -> impl Iterator<Item = (ResourceType, &str, &Rejection)> {
         self.types.iter().flat_map(|(kind, state)| {

@@ -68,7 +68,7 @@ enum Dirty {
 pub(super) struct TypeState {
     kind: ResourceType,
     wildcard: bool,
-    names: BTreeSet<String>,
+    pub names: BTreeSet<String>,
     pub held: BTreeMap<String, Held>,
     dirty: Dirty,
     /// Asked for by name: answered even if unchanged, and whatever else waits.
@@ -315,18 +315,21 @@ impl TypeState {
         }
     }
 
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_none()
+            && matches!(self.dirty, Dirty::No)
+            && !self.must_answer
+            && self.forced.is_empty()
+            && self.suspects.is_empty()
+            && self.doomed.is_empty()
+    }
+
     fn covers(&self, name: &str) -> bool {
         self.wildcard || self.names.contains(name)
     }
 
     fn settle(&mut self) {
-        let pending = self.in_flight.is_some()
-            || !matches!(self.dirty, Dirty::No)
-            || self.must_answer
-            || !self.forced.is_empty()
-            || !self.suspects.is_empty()
-            || !self.doomed.is_empty();
-        if !pending {
+        if self.is_idle() {
             self.clean = self.diffed;
         }
     }

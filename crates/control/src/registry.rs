@@ -1,0 +1,3 @@
+//! Registries: sources of services, workloads and endpoints. Each sends events, none is asked.
+
+pub mod local;
