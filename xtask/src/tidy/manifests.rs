@@ -47,7 +47,6 @@ const BANNED: &[&str] = &[
     "native-tls",
     "serde_yaml",
     "async-std",
-    "lazy_static",
 ];
 
 pub fn check(root: &Path, breaches: &mut Vec<Breach>) -> Result<()> {

@@ -7,6 +7,9 @@ const BANNED: &[&str] = &[
     "Manager", "Helper", "Util", "Utils", "Common", "Info", "Data", "Impl", "Wrapper", "Misc",
 ];
 
+/// The standard library's own.
+const STANDARD: &[&str] = &["get_ref", "get_mut", "get_all", "get_str"];
+
 /// Names that are not ours to choose, or that say what they are.
 const ALLOWED: &[(&str, &str)] = &[
     ("StreamInfo", "Envoy's word for the record of a stream"),
@@ -15,6 +18,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("ConnectionManager", "Envoy's word"),
     ("http_connection_manager", "Envoy's message"),
     ("NameInfo", "Istio's message"),
+    ("Data", "the associated type of http_body::Body"),
     ("RedisInfo", "a peer's message"),
     ("manager", "Envoy's HTTP connection manager"),
     ("server_info", "Envoy's admin page"),
@@ -50,7 +54,7 @@ pub fn check(source: &Source, breaches: &mut Vec<Breach>) {
                     format!("banned word in the name {name}"),
                 ));
             }
-            if *keyword == "fn" && name.starts_with("get_") {
+            if *keyword == "fn" && name.starts_with("get_") && !STANDARD.contains(name) {
                 breaches.push(Breach::new(&place, format!("no `get_` prefix: {name}")));
             }
         }
@@ -74,10 +78,18 @@ fn is_banned(name: &str) -> bool {
     })
 }
 
-/// `..` right before a closing brace, or alone on its line.
+/// `module::Message { …, .. }` on one line, or `..` alone on its line; the variants of our own enums
+/// (`Address::Name { host, .. }`) hide no field of Envoy's.
 fn has_rest_pattern(line: &str) -> bool {
     let compact: String = line.chars().filter(|c| !c.is_whitespace()).collect();
-    compact.contains("..}") || compact == ".."
+    let Some(rest) = compact.find("..}") else {
+        return compact == "..";
+    };
+    let open = compact[..rest].rfind('{').unwrap_or(0);
+    let path = compact[..open].rsplit(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
+    let path = path.into_iter().next().unwrap_or_default();
+    let path = path.strip_prefix("let").unwrap_or(path);
+    path.contains("::") && path.starts_with(|c: char| c.is_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -101,7 +113,7 @@ mod tests {
             ("crates/x/src/a.rs", "struct StreamInfo;", 0, "Envoy's word"),
             (
                 "crates/proxy/src/parse/a.rs",
-                "let Listener { name, .. } = m;",
+                "let core::Node { id, .. } = m;",
                 1,
                 "a rest pattern",
             ),
@@ -112,8 +124,14 @@ mod tests {
                 "an update",
             ),
             (
+                "crates/proxy/src/parse/a.rs",
+                "Address::Name { host, .. } => host,",
+                0,
+                "an enum of ours",
+            ),
+            (
                 "crates/proxy/src/state.rs",
-                "let Listener { name, .. } = m;",
+                "let core::Node { id, .. } = m;",
                 0,
                 "not parsing",
             ),
