@@ -21,6 +21,9 @@ const MAX_PROBLEMS: usize = 100;
 
 /// A type that can be read from a tree. `None` means: reported, and there is no value.
 pub trait Decode: Sized {
+    /// Whether null may stand for the empty value where a map has a member of this type.
+    const NULL_IN_MAP: bool = false;
+
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self>;
 }
 
@@ -155,14 +158,31 @@ impl Decoder {
     }
 
     pub fn report(&mut self, span: Span, reason: Reason, message: String, allowed: Option<String>) {
-        if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(Problem {
-                path: self.path.clone(),
-                span,
-                reason,
-                message,
-                allowed,
-            });
+        let path = self.path.clone();
+        self.push(Problem {
+            path,
+            span,
+            reason,
+            message,
+            allowed,
+        });
+    }
+
+    /// Reports a problem that is elsewhere than the decoder.
+    pub fn report_at(&mut self, path: String, span: Span, reason: Reason, message: String) {
+        self.push(Problem {
+            path,
+            span,
+            reason,
+            message,
+            allowed: None,
+        });
+    }
+
+    fn push(&mut self, problem: Problem) {
+        let known = |other: &Problem| other.path == problem.path && other.span == problem.span;
+        if self.problems.len() < MAX_PROBLEMS && !self.problems.iter().any(known) {
+            self.problems.push(problem);
         }
     }
 }
@@ -325,6 +345,10 @@ impl<K: MapKey, T: Decode> Decode for BTreeMap<K, T> {
                 decoder.report(entry.key_span, Reason::WrongType, message, None);
                 continue;
             };
+            if entry.value.value == Value::Null && !T::NULL_IN_MAP {
+                decoder.under(entry, |d| d.wrong_type(&entry.value, "a value"));
+                continue;
+            }
             if let Some(value) = decoder.field(entry) {
                 map.insert(key, value);
             }

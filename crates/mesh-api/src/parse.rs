@@ -4,6 +4,7 @@ pub mod scalar;
 pub mod yaml;
 
 mod metadata;
+mod schema;
 
 use std::sync::Arc;
 
@@ -187,6 +188,7 @@ impl Reader<'_> {
         let mut decoder = Decoder::new("");
         let meta = metadata::read(node, kind, version, self.options, &mut decoder);
         let spec = read_body(node, entries, kind, &mut decoder);
+        schema::check(node, kind, &mut decoder);
         let key = meta.as_ref().map(|meta| ObjectKey {
             kind,
             namespace: meta.namespace.clone(),

@@ -8,6 +8,8 @@ use super::{Decode, Decoder, Encode, format_duration, nearest, parse_duration};
 use crate::node::{Node, Value};
 
 impl Decode for String {
+    const NULL_IN_MAP: bool = true;
+
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
         match &node.value {
             Value::String(text) => Some(text.clone()),
@@ -132,6 +134,8 @@ impl Encode for Duration {
 
 /// Free-form content; nothing inside is checked.
 impl Decode for Json {
+    const NULL_IN_MAP: bool = true;
+
     fn decode(node: &Node, _: &mut Decoder) -> Option<Self> {
         Some(node.to_json())
     }

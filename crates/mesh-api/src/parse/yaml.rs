@@ -63,11 +63,14 @@ pub fn load(text: &str, limits: &Limits) -> Loaded {
         block_nesting_limit: limits.depth,
     };
     let mut parser = Parser::new_from_str_with_options(text, options);
-    let mut builder = Builder::new(limits);
+    let mut builder = Builder::new(text, limits);
     while let Some(next) = parser.next_event() {
         let outcome = match next {
             Ok((Event::StreamEnd, _)) => break,
-            Ok((event, span)) => builder.event(event, place(&span.start)),
+            Ok((event, span)) => {
+                builder.offset = span.start.byte_offset().unwrap_or(0);
+                builder.event(event, place(&span.start))
+            }
             Err(error) => Err(Failure::Document(
                 place(error.marker()),
                 scanner_message(&error.to_string()),
@@ -139,10 +142,17 @@ struct OpenMap {
     merges: Vec<Node>,
     span: Span,
     anchor: usize,
+    /// An item of a list that is written without braces.
+    pair: bool,
+    /// Where the last key starts.
+    key_offset: usize,
 }
 
 struct Builder<'l> {
+    text: &'l str,
     limits: &'l Limits,
+    /// Where the event at hand starts.
+    offset: usize,
     stack: Vec<Open>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
@@ -152,8 +162,10 @@ struct Builder<'l> {
 }
 
 impl<'l> Builder<'l> {
-    fn new(limits: &'l Limits) -> Self {
+    fn new(text: &'l str, limits: &'l Limits) -> Self {
         Builder {
+            text,
+            offset: 0,
             limits,
             stack: Vec::new(),
             anchors: HashMap::new(),
@@ -190,14 +202,18 @@ impl<'l> Builder<'l> {
                 },
                 span,
             ),
-            Event::MappingStart(_, anchor, _) => self.open(
-                Open::Map(OpenMap {
+            Event::MappingStart(_, anchor, _) => {
+                let in_list = matches!(self.stack.last(), Some(Open::List { .. }));
+                let braced = self.text.as_bytes().get(self.offset) == Some(&b'{');
+                let pair = in_list && !braced;
+                let map = OpenMap {
                     span,
                     anchor,
+                    pair,
                     ..OpenMap::default()
-                }),
-                span,
-            ),
+                };
+                self.open(Open::Map(map), span)
+            }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(id) => self.alias(id, span),
             Event::DocumentStart(..) | Event::DocumentEnd => {
@@ -237,6 +253,15 @@ impl<'l> Builder<'l> {
             ),
             Some(Open::Map(map)) => {
                 let (span, anchor) = (map.span, map.anchor);
+                if let Some(text) = self.address(&map) {
+                    return self.place_node(
+                        Node {
+                            value: Value::String(text),
+                            span,
+                        },
+                        anchor,
+                    );
+                }
                 let entries = merged(map)?;
                 self.place_node(
                     Node {
@@ -248,6 +273,24 @@ impl<'l> Builder<'l> {
             }
             None => Ok(()),
         }
+    }
+
+    /// `[2001:db8::]`: YAML 1.2 reads a pair with an empty value, Kubernetes' reader a string.
+    fn address(&self, map: &OpenMap) -> Option<String> {
+        let [only] = map.entries.as_slice() else {
+            return None;
+        };
+        if !map.pair || only.value.value != Value::Null || !only.key.contains(':') {
+            return None;
+        }
+        let written = self
+            .text
+            .get(map.key_offset..)?
+            .strip_prefix(only.key.as_str())?;
+        let after = written.strip_prefix(':')?;
+        after
+            .starts_with([',', ']'])
+            .then(|| format!("{}:", only.key))
     }
 
     fn alias(&mut self, id: usize, span: Span) -> Result<(), Failure> {
@@ -291,6 +334,7 @@ impl<'l> Builder<'l> {
             Some(Open::Map(map)) => match map.key.take() {
                 None => {
                     let span = node.span;
+                    map.key_offset = self.offset;
                     map.key = Some((key_text(node)?, span));
                     Ok(())
                 }
@@ -473,6 +517,21 @@ mod tests {
             ),
             ("# nothing\n", vec![], "only a comment"),
             ("", vec![], "nothing"),
+            (
+                "a: [1.2.3.4, 2001:db8::]",
+                vec![json!({"a": ["1.2.3.4", "2001:db8::"]})],
+                "IPv6",
+            ),
+            (
+                "a: [2001:db8::, b]",
+                vec![json!({"a": ["2001:db8::", "b"]})],
+                "IPv6 first",
+            ),
+            (
+                "a: [b: 1, c: ]",
+                vec![json!({"a": [{"b": 1}, {"c": null}]})],
+                "pairs",
+            ),
             ("a: |\n  x\n  y\n", vec![json!({"a": "x\ny\n"})], "a block"),
         ] {
             assert_eq!(read(input), Ok(want), "{why}");

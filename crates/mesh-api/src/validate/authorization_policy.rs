@@ -191,7 +191,8 @@ fn policy_port(port: &str) -> Result<(), String> {
     }
 }
 
-/// `{*}` is one segment, `{**}` any number at the end; nothing else may be in such a segment.
+/// `{*}` is one segment, `{**}` any number and the last template of a path; nothing else may be
+/// in such a segment.
 fn path_template(path: &str) -> Result<(), String> {
     if !path.contains(['{', '}']) {
         return Ok(());
@@ -204,16 +205,17 @@ fn path_template(path: &str) -> Result<(), String> {
     };
     let mut ended = false;
     for segment in path.split('/').skip(1) {
-        if ended {
-            return bad("{**} must be the last segment");
+        let is_template = matches!(segment, "{*}" | "{**}");
+        if ended && is_template {
+            return bad("{**} must be the last one");
         }
-        match segment {
-            "{*}" => {}
-            "{**}" => ended = true,
-            other if other.contains(['{', '}']) => return bad("only {*} and {**} are allowed"),
-            other if other.contains('*') => return bad("`*` cannot stand beside a template"),
-            _ => {}
+        if !is_template && segment.contains(['{', '}']) {
+            return bad("only {*} and {**} are allowed");
         }
+        if !is_template && segment.contains('*') {
+            return bad("`*` cannot stand beside a template");
+        }
+        ended |= segment == "{**}";
     }
     match path.starts_with('/') {
         true => Ok(()),

@@ -17,10 +17,9 @@ pub fn check(c: &mut Check<'_>, spec: &ProxyConfig) {
         .as_ref()
         .map_or("", |image| image.image_type.as_str());
     if !matches!(image, "" | "default" | "debug" | "distroless") {
-        c.not_allowed(
+        c.warn(
             "image.imageType",
-            "is not known",
-            "default, debug, distroless",
+            "is not one of default, debug and distroless",
         );
     }
 }
