@@ -4,6 +4,8 @@
 pub mod bootstrap;
 pub mod ca_client;
 pub mod capture;
+pub mod control_plane;
+pub mod dns;
 pub mod identity;
 pub mod options;
 pub mod sds;
