@@ -97,7 +97,12 @@ impl PodRecord {
             ip: self.ip,
             pid: self.pid,
             workload: self.workload.clone(),
-            proxy: self.template.proxy.choice().map(|one| one.as_str().into()).unwrap_or_default(),
+            proxy: self
+                .template
+                .proxy
+                .choice()
+                .map(|one| one.as_str().into())
+                .unwrap_or_default(),
             identity: if proxied {
                 format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}")
             } else {
@@ -114,7 +119,10 @@ impl PodRecord {
         if self.terminating {
             return "Terminating".to_owned();
         }
-        let odd = self.containers.values().find(|one| !one.state.is_empty() && !one.ready);
+        let odd = self
+            .containers
+            .values()
+            .find(|one| !one.state.is_empty() && !one.ready);
         match (self.phase, odd) {
             (Phase::Running, Some(container)) if container.state != "Running" => {
                 container.state.clone()
@@ -134,7 +142,10 @@ pub struct Board {
 
 impl Default for Board {
     fn default() -> Board {
-        Board { pods: Arc::default(), version: Arc::new(watch::channel(0).0) }
+        Board {
+            pods: Arc::default(),
+            version: Arc::new(watch::channel(0).0),
+        }
     }
 }
 
@@ -153,7 +164,9 @@ impl Board {
     pub fn update(&self, key: &str, change: impl FnOnce(&mut PodRecord)) {
         let different = {
             let mut pods = self.lock();
-            let Some(record) = pods.get_mut(key) else { return };
+            let Some(record) = pods.get_mut(key) else {
+                return;
+            };
             let before = record.clone();
             change(record);
             !same(&before, record)

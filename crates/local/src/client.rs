@@ -55,11 +55,15 @@ impl Answer {
 
 impl Client {
     pub fn new(socket: &Path, name: &'static str) -> Client {
-        Client { socket: socket.to_owned(), name }
+        Client {
+            socket: socket.to_owned(),
+            name,
+        }
     }
 
     pub async fn get(&self, path: &str) -> Result<Answer, LocalError> {
-        self.call("GET", path, Bytes::new(), Duration::from_secs(60)).await
+        self.call("GET", path, Bytes::new(), Duration::from_secs(60))
+            .await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Result<Answer, LocalError> {
@@ -74,9 +78,14 @@ impl Client {
         body: Bytes,
         limit: Duration,
     ) -> Result<Answer, LocalError> {
-        tokio::time::timeout(limit, self.exchange(method, path, body)).await.map_err(|_| {
-            LocalError::failed(format!("{} did not answer {path} within {limit:?}", self.name))
-        })?
+        tokio::time::timeout(limit, self.exchange(method, path, body))
+            .await
+            .map_err(|_| {
+                LocalError::failed(format!(
+                    "{} did not answer {path} within {limit:?}",
+                    self.name
+                ))
+            })?
     }
 
     async fn exchange(&self, method: &str, path: &str, body: Bytes) -> Result<Answer, LocalError> {
@@ -90,10 +99,9 @@ impl Client {
                 self.socket.display()
             ))
         })?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|error| failed(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| failed(&error))?;
         let _connection = daemon::tasks::spawn("unix-client", async move {
             let _ = connection.await;
         });
@@ -104,12 +112,18 @@ impl Client {
             .header("content-type", "application/json")
             .body(Full::new(body))
             .map_err(|error| failed(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| failed(&error))?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), MOST_BYTES)
             .collect()
             .await
             .map_err(|error| failed(&error))?;
-        Ok(Answer { status, body: body.to_bytes() })
+        Ok(Answer {
+            status,
+            body: body.to_bytes(),
+        })
     }
 }

@@ -61,7 +61,10 @@ impl NameServer {
             tasks::spawn("dns-udp", serve_udp(Arc::clone(&server), udp)),
             tasks::spawn("dns-tcp", serve_tcp(server, tcp)),
         ];
-        Ok(NameServer { table, _tasks: tasks })
+        Ok(NameServer {
+            table,
+            _tasks: tasks,
+        })
     }
 
     pub fn set_names(&self, names: BTreeMap<String, Name>) {
@@ -88,7 +91,12 @@ impl Server {
                     wire::response(query, &question, &Outcome::ServerFailure, limit)
                 }))
             }
-            (None, None) => Some(wire::response(query, &question, &Outcome::NoSuchName, limit)),
+            (None, None) => Some(wire::response(
+                query,
+                &question,
+                &Outcome::NoSuchName,
+                limit,
+            )),
         }
     }
 }
@@ -103,7 +111,11 @@ fn look_up(table: &BTreeMap<String, Name>, question: &Question) -> Option<Outcom
                 if question.wants_ipv4() {
                     let mut addresses = addresses.clone();
                     rotate(&mut addresses);
-                    answers.extend(addresses.into_iter().map(|ip| Answer::Address(name.clone(), ip)));
+                    answers.extend(
+                        addresses
+                            .into_iter()
+                            .map(|ip| Answer::Address(name.clone(), ip)),
+                    );
                 }
                 return Some(Outcome::Found(answers));
             }
@@ -136,7 +148,9 @@ async fn serve_udp(server: Arc<Server>, socket: UdpSocket) {
     let answering = Tasks::new();
     let mut buffer = vec![0u8; 4096];
     loop {
-        let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
+            continue;
+        };
         let query = buffer[..length].to_vec();
         let (server, socket) = (Arc::clone(&server), Arc::clone(&socket));
         answering.spawn("dns-answer", async move {
@@ -152,8 +166,12 @@ async fn serve_tcp(server: Arc<Server>, listener: TcpListener) {
     let connections = Tasks::new();
     let places = Arc::new(Semaphore::new(AT_ONCE));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
         let server = Arc::clone(&server);
         connections.spawn("dns-connection", async move {
             let _place = place;
@@ -168,7 +186,9 @@ async fn converse(server: &Server, mut stream: TcpStream) -> std::io::Result<()>
         let mut query = vec![0u8; length];
         stream.read_exact(&mut query).await?;
         let limit = usize::from(u16::MAX);
-        let Some(response) = server.answer(&query, limit).await else { return Ok(()) };
+        let Some(response) = server.answer(&query, limit).await else {
+            return Ok(());
+        };
         let length = u16::try_from(response.len()).unwrap_or(u16::MAX);
         stream.write_all(&length.to_be_bytes()).await?;
         stream.write_all(&response[..usize::from(length)]).await?;
@@ -181,7 +201,10 @@ async fn forward(query: &[u8], upstream: IpAddr) -> Option<Vec<u8>> {
     socket.connect((upstream, PORT)).await.ok()?;
     socket.send(query).await.ok()?;
     let mut buffer = vec![0u8; 4096];
-    let length = tokio::time::timeout(FORWARD_LIMIT, socket.recv(&mut buffer)).await.ok()?.ok()?;
+    let length = tokio::time::timeout(FORWARD_LIMIT, socket.recv(&mut buffer))
+        .await
+        .ok()?
+        .ok()?;
     buffer.truncate(length);
     Some(buffer)
 }
@@ -201,19 +224,52 @@ mod tests {
     #[test]
     fn names_of_the_mesh_are_answered_or_denied_others_are_not_ours() {
         let table = BTreeMap::from([
-            ("a.b.svc.cluster.local".to_owned(), Name::Addresses(vec![Ipv4Addr::LOCALHOST])),
-            ("x.org".to_owned(), Name::Alias("a.b.svc.cluster.local".to_owned())),
+            (
+                "a.b.svc.cluster.local".to_owned(),
+                Name::Addresses(vec![Ipv4Addr::LOCALHOST]),
+            ),
+            (
+                "x.org".to_owned(),
+                Name::Alias("a.b.svc.cluster.local".to_owned()),
+            ),
         ]);
         let ask = |name: &str, kind: u16| {
-            look_up(&table, &Question { name: name.to_owned(), kind, end: 0 })
+            look_up(
+                &table,
+                &Question {
+                    name: name.to_owned(),
+                    kind,
+                    end: 0,
+                },
+            )
         };
         let address = Answer::Address("a.b.svc.cluster.local".to_owned(), Ipv4Addr::LOCALHOST);
         let alias = Answer::Alias("x.org".to_owned(), "a.b.svc.cluster.local".to_owned());
         for (name, kind, want, why) in [
-            ("a.b.svc.cluster.local", 1, Some(Outcome::Found(vec![address.clone()])), "A"),
-            ("a.b.svc.cluster.local", 28, Some(Outcome::Found(vec![])), "AAAA: none, but known"),
-            ("x.org", 1, Some(Outcome::Found(vec![alias, address])), "through an alias"),
-            ("no.b.svc.cluster.local", 1, Some(Outcome::NoSuchName), "in our zone"),
+            (
+                "a.b.svc.cluster.local",
+                1,
+                Some(Outcome::Found(vec![address.clone()])),
+                "A",
+            ),
+            (
+                "a.b.svc.cluster.local",
+                28,
+                Some(Outcome::Found(vec![])),
+                "AAAA: none, but known",
+            ),
+            (
+                "x.org",
+                1,
+                Some(Outcome::Found(vec![alias, address])),
+                "through an alias",
+            ),
+            (
+                "no.b.svc.cluster.local",
+                1,
+                Some(Outcome::NoSuchName),
+                "in our zone",
+            ),
             ("y.org", 1, None, "for the upstream"),
         ] {
             assert_eq!(ask(name, kind), want, "{name} {kind}: {why}");

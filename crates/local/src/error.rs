@@ -21,7 +21,10 @@ pub enum LocalError {
 
 impl LocalError {
     pub fn system(action: &str, source: io::Error) -> LocalError {
-        LocalError::System { action: action.to_owned(), source }
+        LocalError::System {
+            action: action.to_owned(),
+            source,
+        }
     }
 
     pub fn failed(text: impl Into<String>) -> LocalError {
@@ -34,5 +37,9 @@ impl LocalError {
 }
 
 fn lines(problems: &[mesh_api::Diagnostic]) -> String {
-    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    problems
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -38,7 +38,9 @@ pub fn run() -> io::Result<()> {
     let logs = match set_up(&setup) {
         Ok(logs) => logs,
         Err(error) => {
-            speaker.say(&Event::Failed { message: error.to_string() });
+            speaker.say(&Event::Failed {
+                message: error.to_string(),
+            });
             return Err(error);
         }
     };
@@ -70,12 +72,12 @@ impl TryCloneFd for io::StdinLock<'_> {
     }
 }
 
-fn next_order(
-    orders: &mut impl Iterator<Item = io::Result<String>>,
-) -> io::Result<Option<Order>> {
+fn next_order(orders: &mut impl Iterator<Item = io::Result<String>>) -> io::Result<Option<Order>> {
     match orders.next() {
         None => Ok(None),
-        Some(line) => serde_json::from_str(&line?).map(Some).map_err(io::Error::other),
+        Some(line) => serde_json::from_str(&line?)
+            .map(Some)
+            .map_err(io::Error::other),
     }
 }
 
@@ -139,22 +141,34 @@ impl Children {
         match spawn(container, log) {
             Ok(pid) => {
                 running.insert(pid, name.clone());
-                speaker.say(&Event::Started { container: name, pid });
+                speaker.say(&Event::Started {
+                    container: name,
+                    pid,
+                });
                 self.changed.notify_all();
             }
             Err(error) => {
                 let exit = Exit::NotStarted(error.to_string());
-                speaker.say(&Event::Exited { container: name, exit });
+                speaker.say(&Event::Exited {
+                    container: name,
+                    exit,
+                });
             }
         }
     }
 
     /// SIGKILL goes to the whole process group: a shell may have left children behind.
     fn signal(&self, container: &str, signal: i32) {
-        let Ok(signal) = Signal::try_from(signal) else { return };
+        let Ok(signal) = Signal::try_from(signal) else {
+            return;
+        };
         for (pid, name) in self.lock().iter() {
             if name == container {
-                let group = if signal == Signal::SIGKILL { -pid } else { *pid };
+                let group = if signal == Signal::SIGKILL {
+                    -pid
+                } else {
+                    *pid
+                };
                 let _ = kill(Pid::from_raw(group), signal);
             }
         }

@@ -2,18 +2,18 @@
 
 pub mod board;
 pub mod client;
-mod dns;
+pub mod dns;
 pub mod error;
 pub mod init;
 pub mod manifest;
-mod network;
-mod nft;
+pub mod network;
+pub mod nft;
 pub mod node;
-mod platform;
-mod pod;
-mod publish;
-mod publisher;
-mod services;
+pub mod platform;
+pub mod pod;
+pub mod publish;
+pub mod publisher;
+pub mod services;
 pub mod state_dir;
 pub mod supervisor;
 mod sys;

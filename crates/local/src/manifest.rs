@@ -97,25 +97,36 @@ pub fn read(folder: &Path, name: Option<&str>) -> Result<DesiredMesh, LocalError
     for path in manifest_files(folder)? {
         let text = fs::read_to_string(&path)
             .map_err(|error| LocalError::system(&format!("read {}", path.display()), error))?;
-        let options = ParseOptions { default_namespace: "default".to_owned() };
+        let options = ParseOptions {
+            default_namespace: "default".to_owned(),
+        };
         let parsed = parse(&path.to_string_lossy(), &text, &options);
         findings.extend(parsed.diagnostics);
         objects.extend(parsed.objects);
     }
     for object in &objects {
-        let _ = object; // validate
+        findings.extend(mesh_api::validate::validate(object));
     }
     let mut problems = Problems { list: findings };
     let mesh = assemble(
-        (name.map_or(own_name, str::to_owned), folder.to_path_buf(), settings),
+        (
+            name.map_or(own_name, str::to_owned),
+            folder.to_path_buf(),
+            settings,
+        ),
         objects,
         &mut problems,
     );
     if problems.has_errors() {
-        problems.list.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        problems
+            .list
+            .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
         return Err(LocalError::Manifest(problems.list));
     }
-    Ok(DesiredMesh { warnings: problems.list, ..mesh })
+    Ok(DesiredMesh {
+        warnings: problems.list,
+        ..mesh
+    })
 }
 
 /// The folder's own files in the order of their names; folders below it (rules to apply by hand)
@@ -128,7 +139,10 @@ fn manifest_files(folder: &Path) -> Result<Vec<PathBuf>, LocalError> {
         .map(|entry| entry.path())
         .filter(|path| path.is_file() && path.file_name() != Some(local_mesh::FILE.as_ref()))
         .filter(|path| {
-            let extension = path.extension().and_then(|one| one.to_str()).unwrap_or_default();
+            let extension = path
+                .extension()
+                .and_then(|one| one.to_str())
+                .unwrap_or_default();
             matches!(extension, "yaml" | "yml" | "json")
         })
         .collect();
@@ -141,21 +155,32 @@ fn assemble(
     objects: Vec<Object>,
     problems: &mut Problems,
 ) -> DesiredMesh {
-    let mut namespaces: BTreeMap<String, BTreeMap<String, String>> =
-        GIVEN_NAMESPACES.iter().map(|one| ((*one).to_owned(), BTreeMap::new())).collect();
-    let declared = objects.iter().filter(|object| object.meta.kind == Kind::Namespace);
+    let mut namespaces: BTreeMap<String, BTreeMap<String, String>> = GIVEN_NAMESPACES
+        .iter()
+        .map(|one| ((*one).to_owned(), BTreeMap::new()))
+        .collect();
+    let declared = objects
+        .iter()
+        .filter(|object| object.meta.kind == Kind::Namespace);
     namespaces.extend(declared.map(|one| (one.meta.name.clone(), one.meta.labels.clone())));
     check_keys(&objects, &namespaces, problems);
     // The folder may be given relative to where `up` was started.
     let absolute = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone());
-    let sources = Sources { settings: &settings, folder: &absolute, objects: &objects };
+    let sources = Sources {
+        settings: &settings,
+        folder: &absolute,
+        objects: &objects,
+    };
     let workloads: Vec<Workload> = objects
         .iter()
         .filter_map(|object| workload(object, &sources, &namespaces, problems))
         .collect();
-    let (services, rest): (Vec<Object>, Vec<Object>) =
-        objects.into_iter().partition(|object| object.meta.kind == Kind::Service);
-    let configuration = rest.into_iter().filter(|one| one.meta.kind.group().ends_with("istio.io"));
+    let (services, rest): (Vec<Object>, Vec<Object>) = objects
+        .into_iter()
+        .partition(|object| object.meta.kind == Kind::Service);
+    let configuration = rest
+        .into_iter()
+        .filter(|one| one.meta.kind.group().ends_with("istio.io"));
     DesiredMesh {
         name,
         folder: absolute,
@@ -208,11 +233,18 @@ fn workload(
         }
         Spec::Deployment(spec) => {
             let replicas = replicas(object, spec, problems);
-            (WorkloadKind::Deployment, replicas, deployment_source(object, spec, problems)?)
+            (
+                WorkloadKind::Deployment,
+                replicas,
+                deployment_source(object, spec, problems)?,
+            )
         }
         _ => return None,
     };
-    let namespace_labels = namespaces.get(&object.meta.namespace).cloned().unwrap_or_default();
+    let namespace_labels = namespaces
+        .get(&object.meta.namespace)
+        .cloned()
+        .unwrap_or_default();
     let mut template = resolve::pod_template(&source, sources, &namespace_labels, problems);
     let text = serde_json::to_string(&template).unwrap_or_default();
     role::add_labels(&mut template, &object.meta.name);
@@ -230,7 +262,11 @@ fn workload(
 fn replicas(object: &Object, spec: &DeploymentSpec, problems: &mut Problems) -> u32 {
     let replicas = u32::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
     if replicas > MOST_REPLICAS {
-        problems.error(object, "spec.replicas", format!("is more than {MOST_REPLICAS}"));
+        problems.error(
+            object,
+            "spec.replicas",
+            format!("is more than {MOST_REPLICAS}"),
+        );
     }
     replicas
 }
@@ -245,14 +281,20 @@ fn deployment_source<'a>(
         problems.error(object, "spec.template.spec", "is missing");
         return None;
     };
-    let metadata = template.and_then(|template| template.metadata.clone()).unwrap_or_default();
+    let metadata = template
+        .and_then(|template| template.metadata.clone())
+        .unwrap_or_default();
     let selector = spec.selector.clone().unwrap_or_default();
     let selected = selector
         .match_labels
         .iter()
         .all(|(key, value)| metadata.labels.get(key) == Some(value));
     if selector.match_labels.is_empty() || !selected {
-        problems.error(object, "spec.selector", "does not select the template's labels");
+        problems.error(
+            object,
+            "spec.selector",
+            "does not select the template's labels",
+        );
     }
     Some(PodSource {
         object,

@@ -54,13 +54,12 @@ impl Addresses {
     }
 
     /// The service's virtual IP; `wanted` is what its manifest asks for.
-    pub fn service(
-        &mut self,
-        key: &str,
-        wanted: Option<Ipv4Addr>,
-    ) -> Result<Ipv4Addr, LocalError> {
+    pub fn service(&mut self, key: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, LocalError> {
         if let Some(wanted) = wanted {
-            let owner = self.services.iter().find(|(name, ip)| **ip == wanted && *name != key);
+            let owner = self
+                .services
+                .iter()
+                .find(|(name, ip)| **ip == wanted && *name != key);
             if let Some((owner, _)) = owner {
                 return Err(LocalError::refused(format!(
                     "Service {key}: clusterIP {wanted} belongs to Service {owner}"
@@ -140,13 +139,21 @@ mod tests {
         let mut addresses = Addresses::default();
         let first = addresses.pod("default/a").unwrap();
         assert_eq!(first, Ipv4Addr::new(10, 244, 0, 2), "after the node's own");
-        assert_eq!(addresses.pod("default/a").unwrap(), first, "a name keeps its address");
+        assert_eq!(
+            addresses.pod("default/a").unwrap(),
+            first,
+            "a name keeps its address"
+        );
         addresses.release_pod("default/a");
         let second = addresses.pod("default/b").unwrap();
         assert_ne!(first, second, "a released address rests");
         let text = serde_json::to_string(&addresses).unwrap();
         let mut again: Addresses = serde_json::from_str(&text).unwrap();
-        assert_eq!(again.pod("default/b").unwrap(), second, "also over a restart");
+        assert_eq!(
+            again.pod("default/b").unwrap(),
+            second,
+            "also over a restart"
+        );
     }
 
     #[test]
@@ -155,8 +162,15 @@ mod tests {
         let wanted = Ipv4Addr::new(10, 96, 0, 21);
         assert_eq!(addresses.service("d/a", Some(wanted)).unwrap(), wanted);
         assert!(addresses.service("d/b", Some(wanted)).is_err(), "taken");
-        assert_eq!(addresses.service("d/b", None).unwrap(), Ipv4Addr::new(10, 96, 0, 20));
-        assert_ne!(addresses.service("d/c", None).unwrap(), wanted, "skips what is taken");
+        assert_eq!(
+            addresses.service("d/b", None).unwrap(),
+            Ipv4Addr::new(10, 96, 0, 20)
+        );
+        assert_ne!(
+            addresses.service("d/c", None).unwrap(),
+            wanted,
+            "skips what is taken"
+        );
     }
 
     #[test]

@@ -36,7 +36,10 @@ impl Protocol {
 /// The whole table; applying it replaces what stands.
 pub fn ruleset(ports: &[VirtualPort]) -> String {
     let mut text = String::from("table ip stolos\ndelete table ip stolos\ntable ip stolos {\n");
-    let served: Vec<&VirtualPort> = ports.iter().filter(|one| !one.endpoints.is_empty()).collect();
+    let served: Vec<&VirtualPort> = ports
+        .iter()
+        .filter(|one| !one.endpoints.is_empty())
+        .collect();
     for port in &served {
         port_chains(&mut text, port);
     }
@@ -94,8 +97,14 @@ fn port_chains(text: &mut String, port: &VirtualPort) {
     } else {
         format!("numgen random mod {count}")
     };
-    let goto: Vec<String> = (0..count).map(|n| format!("{n} : goto {name}-{n}")).collect();
-    let _ = writeln!(text, "  chain {name} {{\n    {key} vmap {{ {} }}\n  }}", goto.join(", "));
+    let goto: Vec<String> = (0..count)
+        .map(|n| format!("{n} : goto {name}-{n}"))
+        .collect();
+    let _ = writeln!(
+        text,
+        "  chain {name} {{\n    {key} vmap {{ {} }}\n  }}",
+        goto.join(", ")
+    );
 }
 
 #[cfg(test)]

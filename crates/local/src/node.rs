@@ -47,7 +47,10 @@ impl Node {
             .recv()
             .map_err(|_| LocalError::failed("the node's thread ended at its start"))?
             .map_err(|error| LocalError::system("make the node's network namespace", error))?;
-        Ok(Node { jobs, namespace_path })
+        Ok(Node {
+            jobs,
+            namespace_path,
+        })
     }
 
     pub fn namespace_path(&self) -> &str {
@@ -64,14 +67,24 @@ impl Node {
         let job: Job = Box::new(move || {
             let _ = done.send(job());
         });
-        self.jobs.send(job).map_err(|_| LocalError::failed("the node's thread is gone"))?;
-        result.await.map_err(|_| LocalError::failed("the node's thread is gone"))
+        self.jobs
+            .send(job)
+            .map_err(|_| LocalError::failed("the node's thread is gone"))?;
+        result
+            .await
+            .map_err(|_| LocalError::failed("the node's thread is gone"))
     }
 
     /// Spawns a process in the node's network namespace that cannot outlive the supervisor.
     pub async fn spawn(&self, mut command: Command) -> Result<Child, LocalError> {
         let name = command.get_program().to_string_lossy().into_owned();
-        sys::prepare(&mut command, ChildSetup { dies_with_parent: true, new_session: true });
+        sys::prepare(
+            &mut command,
+            ChildSetup {
+                dies_with_parent: true,
+                new_session: true,
+            },
+        );
         self.run(move || command.spawn())
             .await?
             .map_err(|error| LocalError::system(&format!("start {name}"), error))
@@ -79,7 +92,13 @@ impl Node {
 
     /// The same, as process 1 of a new pid namespace.
     pub async fn spawn_pod(&self, mut command: Command) -> Result<Child, LocalError> {
-        sys::prepare(&mut command, ChildSetup { dies_with_parent: true, new_session: true });
+        sys::prepare(
+            &mut command,
+            ChildSetup {
+                dies_with_parent: true,
+                new_session: true,
+            },
+        );
         self.run(move || sys::spawn_in_new_pid_namespace(&mut command))
             .await?
             .map_err(|error| LocalError::system("start a pod's first process", error))
@@ -133,7 +152,11 @@ pub(crate) fn feed_command(mut command: Command, input: &str) -> io::Result<()> 
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!("{}: {}", output.status, text.trim())))
+    Err(io::Error::other(format!(
+        "{}: {}",
+        output.status,
+        text.trim()
+    )))
 }
 
 /// Runs `job` on a thread of its own inside the network namespace `namespace`.
@@ -144,11 +167,15 @@ where
 {
     let namespace = namespace.try_clone()?;
     let (done, result) = oneshot::channel();
-    std::thread::Builder::new().name("pod-network".into()).spawn(move || {
-        let entered = setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
-        let _ = done.send(entered.and_then(|()| job()));
-    })?;
-    result.await.map_err(|_| io::Error::other("the thread in the pod's namespace ended"))?
+    std::thread::Builder::new()
+        .name("pod-network".into())
+        .spawn(move || {
+            let entered = setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
+            let _ = done.send(entered.and_then(|()| job()));
+        })?;
+    result
+        .await
+        .map_err(|_| io::Error::other("the thread in the pod's namespace ended"))?
 }
 
 /// The same for callers without a runtime (the command line).
@@ -162,5 +189,7 @@ where
         setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
         job()
     });
-    thread.join().map_err(|_| io::Error::other("the thread in the pod's namespace ended"))?
+    thread
+        .join()
+        .map_err(|_| io::Error::other("the thread in the pod's namespace ended"))?
 }

@@ -36,7 +36,10 @@ pub struct Platform {
 
 impl Platform {
     pub fn facts(&self) -> MeshFacts {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.facts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub fn trust_domain(&self) -> String {
@@ -48,7 +51,10 @@ impl Platform {
         &self,
         change: impl FnOnce(&mut Addresses) -> Result<T, LocalError>,
     ) -> Result<T, LocalError> {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let before = addresses.clone();
         let result = change(&mut addresses)?;
         if *addresses != before {
@@ -70,7 +76,9 @@ impl Platform {
         let Some(before) = before.and_then(|json| json.get("generation")?.as_u64()) else {
             return; // there is nobody to wait for
         };
-        let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+            return;
+        };
         let answer = self.wait_for_generation(before + 1, left).await;
         let done = |json: &Value| json.get("done").and_then(Value::as_bool) == Some(true);
         if !answer.as_ref().is_some_and(done) {
@@ -80,9 +88,16 @@ impl Platform {
 
     /// What the control plane says of the proxies' progress, after at most `limit`.
     pub async fn wait_for_generation(&self, generation: u64, limit: Duration) -> Option<Value> {
-        let path = format!("/v1/wait?generation={generation}&timeout={}ms", limit.as_millis());
+        let path = format!(
+            "/v1/wait?generation={generation}&timeout={}ms",
+            limit.as_millis()
+        );
         let body = hyper::body::Bytes::new();
-        let answer = self.control.call("GET", &path, body, limit + GRACE).await.ok()?;
+        let answer = self
+            .control
+            .call("GET", &path, body, limit + GRACE)
+            .await
+            .ok()?;
         answer.is_success().then(|| answer.json())
     }
 }
@@ -94,7 +109,11 @@ const GRACE: Duration = Duration::from_millis(500);
 /// Lower-case hex of the SHA-256 of `text`.
 pub fn sha256_hex(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// 256 random bits in URL-safe Base64.

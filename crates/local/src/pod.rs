@@ -15,11 +15,9 @@ use std::time::{Duration, Instant};
 use daemon::tasks::{self, Task};
 use tokio::sync::watch;
 
-use crate::board::{PodKey, PodRecord, Phase};
+use crate::board::{Phase, PodKey, PodRecord};
 use crate::error::LocalError;
-use crate::init::protocol::{
-    Container, ENVOY_IN_POD, Exit, STOLOS_IN_POD, Setup, Volume,
-};
+use crate::init::protocol::{Container, ENVOY_IN_POD, Exit, STOLOS_IN_POD, Setup, Volume};
 use crate::manifest::local_mesh::ProxyChoice;
 use crate::manifest::template::{ContainerTemplate, Identity, PodTemplate, ProxyRole};
 use crate::network::DNS_ADDRESS;
@@ -64,7 +62,11 @@ impl Pod {
         platform.board.insert(record(&spec));
         let (stop, stopping) = watch::channel(false);
         let life = live(Arc::clone(platform), spec.clone(), stopping);
-        Pod { task: tasks::spawn(format!("pod-{}", spec.key()), life), spec, stop }
+        Pod {
+            task: tasks::spawn(format!("pod-{}", spec.key()), life),
+            spec,
+            stop,
+        }
     }
 
     /// Ends it gracefully; returns when nothing of it is left.
@@ -132,7 +134,12 @@ async fn run_once(
         record.message.clear();
     });
     let (stop_containers, containers_stopping) = watch::channel(false);
-    let running = Running { platform, spec, process: &process, stopping: &containers_stopping };
+    let running = Running {
+        platform,
+        spec,
+        process: &process,
+        stopping: &containers_stopping,
+    };
     let lost = process.ended();
     let outcome = tokio::select! {
         result = running.start_and_follow() => result,
@@ -140,7 +147,11 @@ async fn run_once(
         _ = stopping.wait_for(|stopping| *stopping) => Ok(()),
     };
     if *stopping.borrow() {
-        let leave = || platform.board.update(&key, |record| record.terminating = true);
+        let leave = || {
+            platform
+                .board
+                .update(&key, |record| record.terminating = true)
+        };
         if platform.board.pod(&key).is_some_and(|record| record.ready) {
             platform.settle(SETTLE_LIMIT, leave).await;
         } else {
@@ -158,12 +169,19 @@ async fn run_once(
 /// Applications first, so that their last answers still find a proxy.
 async fn end_all(spec: &PodSpec, process: &Arc<PodProcess>) {
     let deadline = Instant::now() + spec.template.grace;
-    let names = spec.template.containers.iter().map(|container| container.name.clone());
+    let names = spec
+        .template
+        .containers
+        .iter()
+        .map(|container| container.name.clone());
     let ends: Vec<_> = names
         .map(|name| {
             let process = Arc::clone(process);
             let grace = deadline.saturating_duration_since(Instant::now());
-            tasks::spawn("container-end", async move { process.end(&name, grace).await })
+            tasks::spawn(
+                "container-end",
+                async move { process.end(&name, grace).await },
+            )
         })
         .collect();
     for end in ends {
@@ -219,7 +237,11 @@ impl Running<'_> {
     }
 
     async fn capture(&self) -> Result<(), LocalError> {
-        match self.process.run_once(sidecar::capture(&self.spec.template)).await {
+        match self
+            .process
+            .run_once(sidecar::capture(&self.spec.template))
+            .await
+        {
             Exit::Code(0) => Ok(()),
             exit => Err(LocalError::failed(format!(
                 "capture could not be set up: {exit} (see its log {}-0.log)",
@@ -356,6 +378,9 @@ pub(crate) mod tests {
         with_subdomain.subdomain = "db".to_owned();
         spec.template = Arc::new(with_subdomain);
         let hosts = &name_files(&spec)[&PathBuf::from("/etc/hosts")];
-        assert!(hosts.contains("web-0.db.default.svc.cluster.local web-0"), "{hosts}");
+        assert!(
+            hosts.contains("web-0.db.default.svc.cluster.local web-0"),
+            "{hosts}"
+        );
     }
 }

@@ -36,7 +36,11 @@ pub fn parse_key(text: &str) -> Option<PortKey> {
         None => (host, None),
     };
     let port = port.parse().ok().filter(|port| *port > 0)?;
-    (!service.is_empty()).then(|| PortKey { service: service.to_owned(), namespace, port })
+    (!service.is_empty()).then(|| PortKey {
+        service: service.to_owned(),
+        namespace,
+        port,
+    })
 }
 
 /// Where the connections of a published port go; changes without closing the port.
@@ -61,7 +65,11 @@ impl Published {
         let targets = Targets::default();
         let accepting = accept_all(listener, node.clone(), Arc::clone(&targets));
         let accepting = tasks::spawn(format!("published-port-{host_port}"), accepting);
-        Ok(Published { host_port, targets, _accepting: accepting })
+        Ok(Published {
+            host_port,
+            targets,
+            _accepting: accepting,
+        })
     }
 
     pub fn set_targets(&self, targets: Vec<SocketAddrV4>) {
@@ -78,7 +86,11 @@ async fn bind(port: u16) -> io::Result<TcpListener> {
 
 /// P, or P + 8000 where P is privileged, or the next free one.
 async fn bind_near(port: u16) -> io::Result<TcpListener> {
-    let first = if port < FIRST_UNPRIVILEGED { port + PRIVILEGED_SHIFT } else { port };
+    let first = if port < FIRST_UNPRIVILEGED {
+        port + PRIVILEGED_SHIFT
+    } else {
+        port
+    };
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for candidate in (0..NEXT_TRIED).filter_map(|step| first.checked_add(step)) {
         match bind(candidate).await {
@@ -94,7 +106,9 @@ async fn accept_all(listener: TcpListener, node: Node, targets: Targets) {
     let connections = tasks::Tasks::new();
     let mut turn = 0usize;
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         let client = match listener.accept().await {
             Ok((client, _)) => client,
             Err(error) => {
@@ -118,7 +132,9 @@ async fn accept_all(listener: TcpListener, node: Node, targets: Targets) {
 }
 
 async fn relay(mut client: TcpStream, node: &Node, target: SocketAddrV4) {
-    let Ok(mut server) = node.connect(SocketAddr::V4(target)).await else { return };
+    let Ok(mut server) = node.connect(SocketAddr::V4(target)).await else {
+        return;
+    };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
     // Either side's end is passed on by the copy; an error closes both.

@@ -44,11 +44,20 @@ impl Publisher {
         loop {
             let current = *version.borrow_and_update();
             let pods = self.board.pods();
-            let catalog = self.catalog.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            self.names.set_names(services::names(&catalog.services, &pods, &catalog.hosts));
+            let catalog = self
+                .catalog
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            self.names
+                .set_names(services::names(&catalog.services, &pods, &catalog.hosts));
             let ports = services::virtual_ports(&catalog.services, &pods);
             if rules.as_ref() != Some(&ports) {
-                match self.node.feed(&["nft", "-f", "-"], nft::ruleset(&ports)).await {
+                match self
+                    .node
+                    .feed(&["nft", "-f", "-"], nft::ruleset(&ports))
+                    .await
+                {
                     Ok(()) => rules = Some(ports),
                     Err(error) => tracing::error!(%error, "virtual IPs are not up to date"),
                 }
@@ -79,10 +88,15 @@ fn registry_content(catalog: &Catalog, pods: &[PodRecord]) -> String {
     json!({"services": services, "pods": pods, "namespaces": namespaces}).to_string()
 }
 
-fn service_json(service: &LocalService) -> Value {
+/// The Service with its virtual IP, as the API server would show it.
+pub fn service_json(service: &LocalService) -> Value {
     let mut object = service.object.to_json();
-    let address = service.address.map_or_else(|| "None".to_owned(), |one| one.to_string());
-    let is_external = service.spec().is_some_and(|spec| !services::wants_address(spec))
+    let address = service
+        .address
+        .map_or_else(|| "None".to_owned(), |one| one.to_string());
+    let is_external = service
+        .spec()
+        .is_some_and(|spec| !services::wants_address(spec))
         && !service.spec().is_some_and(|spec| spec.is_headless());
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut)
         && !is_external

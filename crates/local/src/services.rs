@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use mesh_api::kinds::core::service::{ServicePort, ServiceSpec, ServiceType};
 use mesh_api::kinds::core::IntOrString;
+use mesh_api::kinds::core::service::{ServicePort, ServiceSpec, ServiceType};
 use mesh_api::{Object, Spec};
 
 use crate::board::PodRecord;
@@ -37,15 +37,22 @@ impl LocalService {
 
     /// Whether the pod is one of the service's.
     pub fn selects(&self, pod: &PodRecord) -> bool {
-        let Some(spec) = self.spec() else { return false };
+        let Some(spec) = self.spec() else {
+            return false;
+        };
         !spec.selector.is_empty()
             && pod.namespace == self.object.meta.namespace
-            && spec.selector.iter().all(|(key, value)| pod.template.labels.get(key) == Some(value))
+            && spec
+                .selector
+                .iter()
+                .all(|(key, value)| pod.template.labels.get(key) == Some(value))
     }
 
     /// Pods that get traffic now.
     pub fn serving<'a>(&'a self, pods: &'a [PodRecord]) -> impl Iterator<Item = &'a PodRecord> {
-        let unready_too = self.spec().is_some_and(|spec| spec.publish_not_ready_addresses);
+        let unready_too = self
+            .spec()
+            .is_some_and(|spec| spec.publish_not_ready_addresses);
         pods.iter().filter(move |pod| {
             self.selects(pod) && (unready_too || (pod.ready && !pod.terminating))
         })
@@ -75,21 +82,31 @@ pub fn target_port(port: &ServicePort, pod: &PodRecord) -> Option<u16> {
 pub fn virtual_ports(services: &[LocalService], pods: &[PodRecord]) -> Vec<VirtualPort> {
     let mut ports = Vec::new();
     for service in services {
-        let (Some(address), Some(spec)) = (service.address, service.spec()) else { continue };
+        let (Some(address), Some(spec)) = (service.address, service.spec()) else {
+            continue;
+        };
         for port in &spec.ports {
             let protocol = match port.protocol.as_str() {
                 "" | "TCP" => Protocol::Tcp,
                 "UDP" => Protocol::Udp,
                 _ => continue,
             };
-            let Ok(number) = u16::try_from(port.port) else { continue };
+            let Ok(number) = u16::try_from(port.port) else {
+                continue;
+            };
             let serving = service.serving(pods);
             let mut endpoints: Vec<SocketAddrV4> = serving
                 .filter_map(|pod| Some(SocketAddrV4::new(pod.ip, target_port(port, pod)?)))
                 .collect();
             endpoints.sort_unstable();
             let by_client = spec.session_affinity == "ClientIP";
-            ports.push(VirtualPort { address, protocol, port: number, endpoints, by_client });
+            ports.push(VirtualPort {
+                address,
+                protocol,
+                port: number,
+                endpoints,
+                by_client,
+            });
         }
     }
     ports.sort();
@@ -111,7 +128,10 @@ pub fn names(
     hosts: &BTreeMap<String, String>,
 ) -> BTreeMap<String, Name> {
     let mut names = BTreeMap::new();
-    names.insert(format!("{CONTROL_HOST}.{DOMAIN}"), Name::Addresses(vec![NODE_ADDRESS]));
+    names.insert(
+        format!("{CONTROL_HOST}.{DOMAIN}"),
+        Name::Addresses(vec![NODE_ADDRESS]),
+    );
     for service in services {
         let Some(spec) = service.spec() else { continue };
         let meta = &service.object.meta;
@@ -155,7 +175,10 @@ mod tests {
     fn service(text: &str, address: Option<&str>) -> LocalService {
         let parsed = parse("test", text, &ParseOptions::default());
         let object = parsed.objects.into_iter().next().unwrap();
-        LocalService { object, address: address.map(|one| one.parse().unwrap()) }
+        LocalService {
+            object,
+            address: address.map(|one| one.parse().unwrap()),
+        }
     }
 
     fn pod(name: &str, ip: &str, ready: bool) -> PodRecord {
@@ -200,10 +223,16 @@ mod tests {
         let names = names(&[headless], &pods, &hosts);
         let of = |list: &[&str]| Name::Addresses(list.iter().map(|a| a.parse().unwrap()).collect());
         for (name, want) in [
-            ("a.default.svc.cluster.local", of(&["10.244.0.2", "10.244.0.3"])),
+            (
+                "a.default.svc.cluster.local",
+                of(&["10.244.0.2", "10.244.0.3"]),
+            ),
             ("y.a.default.svc.cluster.local", of(&["10.244.0.3"])),
             ("istiod.istio-system.svc.cluster.local", of(&["10.244.0.1"])),
-            ("example.org", Name::Alias("a.default.svc.cluster.local".to_owned())),
+            (
+                "example.org",
+                Name::Alias("a.default.svc.cluster.local".to_owned()),
+            ),
         ] {
             assert_eq!(names.get(name), Some(&want), "{name}");
         }

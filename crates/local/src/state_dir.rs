@@ -35,7 +35,9 @@ pub struct SupervisorLock {
 
 impl StateDir {
     pub fn of_mesh(mesh: &str) -> Result<StateDir, LocalError> {
-        Ok(StateDir { path: root()?.join(mesh) })
+        Ok(StateDir {
+            path: root()?.join(mesh),
+        })
     }
 
     pub fn at(path: PathBuf) -> StateDir {
@@ -50,7 +52,10 @@ impl StateDir {
             fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700))
         };
         make().map_err(|error| {
-            LocalError::system(&format!("make the state folder {}", self.path.display()), error)
+            LocalError::system(
+                &format!("make the state folder {}", self.path.display()),
+                error,
+            )
         })
     }
 
@@ -142,12 +147,19 @@ impl StateDir {
 
 /// The names of all meshes that have state, and whether their supervisors run.
 pub fn meshes() -> Result<Vec<(String, bool)>, LocalError> {
-    let Ok(entries) = fs::read_dir(root()?) else { return Ok(Vec::new()) };
+    let Ok(entries) = fs::read_dir(root()?) else {
+        return Ok(Vec::new());
+    };
     let mut found: Vec<(String, bool)> = entries
         .filter_map(Result::ok)
         .filter(|entry| entry.path().join("lock").is_file())
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .map(|name| (name.clone(), StateDir::of_mesh(&name).is_ok_and(|dir| dir.is_running())))
+        .map(|name| {
+            (
+                name.clone(),
+                StateDir::of_mesh(&name).is_ok_and(|dir| dir.is_running()),
+            )
+        })
         .collect();
     found.sort();
     Ok(found)
@@ -180,7 +192,10 @@ mod tests {
         state.create().unwrap();
         let lock = state.lock().unwrap();
         assert!(lock.is_some() && state.is_running());
-        assert!(state.lock().unwrap().is_none(), "a second supervisor is told so");
+        assert!(
+            state.lock().unwrap().is_none(),
+            "a second supervisor is told so"
+        );
         drop(lock);
         assert!(!state.is_running(), "free again");
     }

@@ -7,7 +7,7 @@ mod control_process;
 mod envoy;
 pub mod gateways;
 mod outside;
-mod workloads;
+pub mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -60,7 +60,6 @@ pub struct Supervisor {
     catalog: SharedCatalog,
     desired: Mutex<DesiredMesh>,
     control: tokio::sync::Mutex<Option<ControlProcess>>,
-    control_pid: Mutex<u32>,
     outside: Outside,
     stop: Notify,
     drain: Drain,
@@ -89,7 +88,9 @@ impl Supervisor {
     ) -> Result<Option<Arc<Supervisor>>, LocalError> {
         let state = StateDir::of_mesh(&desired.name)?;
         state.create()?;
-        let Some(lock) = state.lock()? else { return Ok(None) };
+        let Some(lock) = state.lock()? else {
+            return Ok(None);
+        };
         clean_up(&state);
         if options.build {
             build::run(&desired).await?;
@@ -124,7 +125,6 @@ impl Supervisor {
             catalog: Arc::clone(&catalog),
             desired: Mutex::new(desired.clone()),
             control: tokio::sync::Mutex::default(),
-            control_pid: Mutex::default(),
             outside,
             stop: Notify::new(),
             drain: Drain::new().0,
@@ -158,21 +158,31 @@ impl Supervisor {
     ) -> Result<(), LocalError> {
         let state = self.platform.state.clone();
         let desired = self.desired();
-        let mesh_config = desired.settings.mesh_config.clone().unwrap_or_else(|| json!({}));
+        let mesh_config = desired
+            .settings
+            .mesh_config
+            .clone()
+            .unwrap_or_else(|| json!({}));
         state.store("mesh-config.json", &mesh_config)?;
         // The registry must be there before control asks for it: an empty one means no pods.
         let mut published = self.platform.published.clone();
         self.platform.board.changed();
         let _ = published.wait_for(|version| *version > 0).await;
         let authority = options.authority.clone();
-        let control = ControlOptions { program, state: state.clone(), authority };
+        let control = ControlOptions {
+            program,
+            state: state.clone(),
+            authority,
+        };
         let control = ControlProcess::start(node, control).await?;
         let path = state.root_certificate();
         let root_certificate = std::fs::read_to_string(&path)
             .map_err(|error| LocalError::system(&format!("read {}", path.display()), error))?;
         let facts = &self.platform.facts;
-        facts.lock().unwrap_or_else(PoisonError::into_inner).root_certificate = root_certificate;
-        *self.control_pid.lock().unwrap_or_else(PoisonError::into_inner) = control.pid();
+        facts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .root_certificate = root_certificate;
         *self.control.lock().await = Some(control);
         Ok(())
     }
@@ -229,10 +239,15 @@ impl Supervisor {
         let mut services = Vec::new();
         for object in objects {
             let key = format!("{}/{}", object.meta.namespace, object.meta.name);
-            let Spec::Service(spec) = &object.spec else { continue };
+            let Spec::Service(spec) = &object.spec else {
+                continue;
+            };
             let address = if wants_address(spec) {
                 let wanted = spec.cluster_ip.parse().ok();
-                Some(self.platform.with_addresses(|all| all.service(&key, wanted))?)
+                Some(
+                    self.platform
+                        .with_addresses(|all| all.service(&key, wanted))?,
+                )
             } else {
                 None
             };
@@ -257,7 +272,10 @@ impl Supervisor {
     async fn apply(&self, desired: &DesiredMesh) -> Result<(), LocalError> {
         let mut files: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for object in &desired.configuration {
-            files.entry(object.origin.file.to_string()).or_default().push(object.to_json());
+            files
+                .entry(object.origin.file.to_string())
+                .or_default()
+                .push(object.to_json());
         }
         let files: Vec<Value> = files
             .into_iter()
@@ -283,9 +301,15 @@ impl Supervisor {
             })
             .collect();
         let before: Vec<Value> = self.platform.state.load(APPLIED);
-        let gone: Vec<Value> = before.into_iter().filter(|key| !keys.contains(key)).collect();
+        let gone: Vec<Value> = before
+            .into_iter()
+            .filter(|key| !keys.contains(key))
+            .collect();
         if !gone.is_empty() {
-            self.platform.control.post("/v1/delete", &json!({"objects": gone})).await?;
+            self.platform
+                .control
+                .post("/v1/delete", &json!({"objects": gone}))
+                .await?;
         }
         self.platform.state.store(APPLIED, &keys)
     }
@@ -305,8 +329,12 @@ impl Supervisor {
                 WorkloadStatus {
                     namespace: workload.namespace.clone(),
                     name: workload.name.clone(),
-                    kind: if workload.kind == WorkloadKind::Pod { "Pod" } else { "Deployment" }
-                        .to_owned(),
+                    kind: if workload.kind == WorkloadKind::Pod {
+                        "Pod"
+                    } else {
+                        "Deployment"
+                    }
+                    .to_owned(),
                     replicas,
                     ready: u32::try_from(ready).unwrap_or(u32::MAX),
                     up_to_date,
@@ -314,8 +342,13 @@ impl Supervisor {
             })
             .collect();
         let problems = self.gateways.problems();
-        let control_pid =
-            self.control.lock().await.as_ref().map(ControlProcess::pid).unwrap_or_default();
+        let control_pid = self
+            .control
+            .lock()
+            .await
+            .as_ref()
+            .map(ControlProcess::pid)
+            .unwrap_or_default();
         let desired = self.desired();
         let ready = |one: &WorkloadStatus| one.up_to_date && one.ready >= one.replicas;
         MeshStatus {
@@ -324,12 +357,25 @@ impl Supervisor {
             ready: control_pid != 0 && problems.is_empty() && workloads.iter().all(ready),
             control_pid,
             supervisor_pid: std::process::id(),
-            pods: records.iter().map(|record| record.status(&trust_domain)).collect(),
+            pods: records
+                .iter()
+                .map(|record| record.status(&trust_domain))
+                .collect(),
             workloads,
             published: self.gateways.published().await,
             problems,
             notes: vec![self.outside.note()],
         }
+    }
+
+    /// Kubernetes' Service objects, their virtual IPs filled in.
+    pub fn services(&self) -> Vec<Value> {
+        let catalog = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        catalog
+            .services
+            .iter()
+            .map(crate::publisher::service_json)
+            .collect()
     }
 
     /// The changes of what `status` shows.
@@ -353,34 +399,53 @@ impl Supervisor {
             control.stop().await;
         }
         self.drain.start();
-        self.background.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         clean_up(&self.platform.state);
     }
 
     fn desired(&self) -> DesiredMesh {
-        self.desired.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.desired
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn keep(&self, task: Task<()>) {
-        self.background.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        self.background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(task);
     }
 }
 
 fn facts(desired: &DesiredMesh) -> MeshFacts {
-    let config = desired.settings.mesh_config.clone().unwrap_or_else(|| json!({}));
+    let config = desired
+        .settings
+        .mesh_config
+        .clone()
+        .unwrap_or_else(|| json!({}));
     let trust_domain = config.get("trustDomain").and_then(Value::as_str);
     MeshFacts {
         trust_domain: trust_domain.unwrap_or("cluster.local").to_owned(),
         cluster: "Kubernetes".to_owned(),
         discovery: format!("{CONTROL_HOST}:{DISCOVERY_PORT}"),
-        proxy_config: config.get("defaultConfig").cloned().unwrap_or_else(|| json!({})),
+        proxy_config: config
+            .get("defaultConfig")
+            .cloned()
+            .unwrap_or_else(|| json!({})),
         root_certificate: String::new(),
     }
 }
 
 /// The errors of an apply that was refused, a line each.
 fn refusal(json: &Value) -> Option<String> {
-    let errors = json.get("errors")?.as_array().filter(|errors| !errors.is_empty())?;
+    let errors = json
+        .get("errors")?
+        .as_array()
+        .filter(|errors| !errors.is_empty())?;
     let text = |error: &Value| match serde_json::from_value::<mesh_api::Diagnostic>(error.clone()) {
         Ok(diagnostic) => diagnostic.to_string(),
         Err(_) => error.to_string(),

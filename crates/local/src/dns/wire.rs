@@ -59,7 +59,11 @@ pub fn question(query: &[u8]) -> Option<Question> {
                 if !name.is_empty() {
                     name.push('.');
                 }
-                name.extend(label.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
+                name.extend(
+                    label
+                        .iter()
+                        .map(|byte| char::from(byte.to_ascii_lowercase())),
+                );
                 at += length;
             }
             _ => return None, // compression has no place in a question
@@ -69,7 +73,11 @@ pub fn question(query: &[u8]) -> Option<Question> {
         }
     }
     let kind = word(query, at)?;
-    (word(query, at + 2)? == CLASS_IN).then_some(Question { name, kind, end: at + 4 })
+    (word(query, at + 2)? == CLASS_IN).then_some(Question {
+        name,
+        kind,
+        end: at + 4,
+    })
 }
 
 /// What fits into a datagram for this client: more than 512 bytes only if it says so (EDNS).
@@ -79,7 +87,9 @@ pub fn udp_limit(query: &[u8]) -> usize {
         let is_opt = rest.first() == Some(&0) && word(rest, 1) == Some(TYPE_OPT);
         is_opt.then(|| word(rest, 3)).flatten()
     });
-    opt.map_or(PLAIN_UDP, |size| usize::from(size).clamp(PLAIN_UDP, MOST_UDP))
+    opt.map_or(PLAIN_UDP, |size| {
+        usize::from(size).clamp(PLAIN_UDP, MOST_UDP)
+    })
 }
 
 /// The response; answers that do not fit are left out and the message says so.
@@ -172,9 +182,18 @@ mod tests {
         for (bytes, why) in [
             (vec![], "empty"),
             (vec![0; 12], "no question"),
-            (vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 12], "compression loop"),
-            (vec![0, 0, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1], "a response"),
-            (vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 63, b'a'], "cut off"),
+            (
+                vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 12],
+                "compression loop",
+            ),
+            (
+                vec![0, 0, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1],
+                "a response",
+            ),
+            (
+                vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 63, b'a'],
+                "cut off",
+            ),
         ] {
             assert_eq!(question(&bytes), None, "{why}");
         }

@@ -26,21 +26,40 @@ pub fn run() -> (String, i32) {
         Err(error) => return (format!("BUG: container specification: {error}"), 126),
     };
     if let Err(error) = prepare(&container) {
-        return (format!("cannot prepare container {}: {error}", container.name), 126);
+        return (
+            format!("cannot prepare container {}: {error}", container.name),
+            126,
+        );
     }
     let error = become_program(&container);
-    let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+    let code = if error.kind() == io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    };
     let program = container.command.first().map_or("", String::as_str);
     (format!("cannot start {program}: {error}"), code)
 }
 
 fn prepare(container: &Container) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)?;
+    mount(
+        NOTHING,
+        "/",
+        NOTHING,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        NOTHING,
+    )?;
     for one in &container.mounts {
-        let source = Path::new(VOLUMES_IN_POD).join(&one.volume).join(&one.sub_path);
+        let source = Path::new(VOLUMES_IN_POD)
+            .join(&one.volume)
+            .join(&one.sub_path);
         place(&source, &one.path, one.read_only).map_err(|error| {
-            let text = format!("mount volume {} at {}: {error}", one.volume, one.path.display());
+            let text = format!(
+                "mount volume {} at {}: {error}",
+                one.volume,
+                one.path.display()
+            );
             io::Error::new(error.kind(), text)
         })?;
     }
@@ -48,7 +67,13 @@ fn prepare(container: &Container) -> io::Result<()> {
         // Other containers' volumes (tokens among them) stay out of sight.
         let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;
         fs::create_dir_all(VOLUMES_IN_POD)?;
-        mount(Some("tmpfs"), VOLUMES_IN_POD, Some("tmpfs"), flags, Some("size=4k,mode=0700"))?;
+        mount(
+            Some("tmpfs"),
+            VOLUMES_IN_POD,
+            Some("tmpfs"),
+            flags,
+            Some("size=4k,mode=0700"),
+        )?;
         sys::drop_capabilities()?;
     }
     Ok(())
@@ -85,7 +110,11 @@ fn become_program(container: &Container) -> io::Error {
         return error;
     }
     let path = find(program, &container.env);
-    Command::new(path).args(arguments).env_clear().envs(container.env.iter().cloned()).exec()
+    Command::new(path)
+        .args(arguments)
+        .env_clear()
+        .envs(container.env.iter().cloned())
+        .exec()
 }
 
 /// Group first: a user other than root may not change it any more.
@@ -108,7 +137,10 @@ fn lower_privileges(container: &Container) -> io::Result<()> {
 /// A bare name is looked for in the container's PATH, as the container's own exec would.
 fn find(program: &str, env: &[(String, String)]) -> PathBuf {
     let mut parts = Path::new(program).components();
-    let bare = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+    let bare = matches!(
+        (parts.next(), parts.next()),
+        (Some(Component::Normal(_)), None)
+    );
     let path = env.iter().rev().find(|(name, _)| name == "PATH");
     if let (true, Some((_, path))) = (bare, path) {
         let found = std::env::split_paths(path).map(|one| one.join(program));

@@ -74,8 +74,14 @@ mod tests {
             log.write(&block).unwrap();
         }
         let size = fs::metadata(&path).unwrap().len();
-        let older = fs::metadata(directory.path().join("app.log.1")).unwrap().len();
+        let older = fs::metadata(directory.path().join("app.log.1"))
+            .unwrap()
+            .len();
         assert!(size <= FILE_LIMIT && older <= FILE_LIMIT, "{size} {older}");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "no third file");
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            2,
+            "no third file"
+        );
     }
 }

@@ -18,18 +18,36 @@ const NOTHING: Option<&str> = None;
 
 /// Builds the view and moves into it; afterwards nothing of the host's tree can be reached.
 pub fn enter(setup: &Setup) -> io::Result<()> {
-    mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)?;
+    mount(
+        NOTHING,
+        "/",
+        NOTHING,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        NOTHING,
+    )?;
     let elsewhere = mounted_elsewhere(&fs::read_to_string("/proc/self/mountinfo")?);
     let scratch = setup.root.as_path();
-    mount(Some("tmpfs"), scratch, Some("tmpfs"), MsFlags::empty(), Some(WRITABLE_LIMIT))
-        .map_err(|error| named("mount the pod's writable layer", error.into()))?;
+    mount(
+        Some("tmpfs"),
+        scratch,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some(WRITABLE_LIMIT),
+    )
+    .map_err(|error| named("mount the pod's writable layer", error.into()))?;
     std::env::set_current_dir(scratch)?;
     for directory in ["upper", "work", "root"] {
         fs::create_dir(directory)?;
     }
     let layers = "lowerdir=/,upperdir=upper,workdir=work";
-    mount(Some("overlay"), "root", Some("overlay"), MsFlags::empty(), Some(layers))
-        .map_err(|error| named("mount an overlay of / (kernel: overlayfs)", error.into()))?;
+    mount(
+        Some("overlay"),
+        "root",
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(layers),
+    )
+    .map_err(|error| named("mount an overlay of / (kernel: overlayfs)", error.into()))?;
     let root = scratch.join("root");
     for point in elsewhere {
         show_read_only(&point, &root);
@@ -39,7 +57,13 @@ pub fn enter(setup: &Setup) -> io::Result<()> {
         let target = inside(&root, directory);
         if target.is_dir() {
             let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            mount(Some("tmpfs"), &target, Some("tmpfs"), flags, Some("size=4k,mode=0700"))?;
+            mount(
+                Some("tmpfs"),
+                &target,
+                Some("tmpfs"),
+                flags,
+                Some("size=4k,mode=0700"),
+            )?;
         }
     }
     for (target, source) in &setup.programs {
@@ -67,9 +91,16 @@ fn mounted_elsewhere(mountinfo: &str) -> Vec<PathBuf> {
 
 /// mountinfo writes space, tab, newline and backslash as octal escapes.
 fn unescape(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
+    [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (escape, plain)| {
+        text.replace(escape, plain)
+    })
 }
 
 /// A mount that cannot be shown is missing in the pod; the pod works without it.
@@ -87,15 +118,37 @@ fn show_read_only(point: &Path, root: &Path) {
 fn own_file_systems(root: &Path) -> io::Result<()> {
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let tmpfs = |path: &str, options: &str, flags: MsFlags| {
-        mount(Some("tmpfs"), &root.join(path), Some("tmpfs"), flags, Some(options))
-            .map_err(|error| named(&format!("mount /{path}"), error.into()))
+        mount(
+            Some("tmpfs"),
+            &root.join(path),
+            Some("tmpfs"),
+            flags,
+            Some(options),
+        )
+        .map_err(|error| named(&format!("mount /{path}"), error.into()))
     };
-    mount(Some("proc"), &root.join("proc"), Some("proc"), plain, NOTHING)
-        .map_err(|error| named("mount /proc", error.into()))?;
+    mount(
+        Some("proc"),
+        &root.join("proc"),
+        Some("proc"),
+        plain,
+        NOTHING,
+    )
+    .map_err(|error| named("mount /proc", error.into()))?;
     let read_only = plain | MsFlags::MS_RDONLY;
-    mount(Some("sysfs"), &root.join("sys"), Some("sysfs"), read_only, NOTHING)
-        .map_err(|error| named("mount /sys", error.into()))?;
-    tmpfs("run", "size=64m,mode=0755", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
+    mount(
+        Some("sysfs"),
+        &root.join("sys"),
+        Some("sysfs"),
+        read_only,
+        NOTHING,
+    )
+    .map_err(|error| named("mount /sys", error.into()))?;
+    tmpfs(
+        "run",
+        "size=64m,mode=0755",
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+    )?;
     tmpfs("dev", "size=64k,mode=0755", MsFlags::MS_NOSUID)?;
     for device in DEVICES {
         let target = root.join("dev").join(device);
@@ -113,11 +166,21 @@ fn own_file_systems(root: &Path) -> io::Result<()> {
         symlink(target, root.join("dev").join(name))?;
     }
     fs::create_dir(root.join("dev/shm"))?;
-    tmpfs("dev/shm", "size=64m,mode=1777", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
+    tmpfs(
+        "dev/shm",
+        "size=64m,mode=1777",
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+    )?;
     fs::create_dir(root.join("dev/pts"))?;
     let options = Some("newinstance,ptmxmode=0666,mode=0620");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(Some("devpts"), &root.join("dev/pts"), Some("devpts"), flags, options)?;
+    mount(
+        Some("devpts"),
+        &root.join("dev/pts"),
+        Some("devpts"),
+        flags,
+        options,
+    )?;
     Ok(())
 }
 
@@ -190,6 +253,10 @@ mod tests {
                     25 21 0:8 / /mnt/a\\040b rw - ext4 /dev/vdc rw\n\
                     26 21 0:8 / /home rw - ext4 /dev/vdc rw\n";
         let want = [PathBuf::from("/home"), PathBuf::from("/mnt/a b")];
-        assert_eq!(mounted_elsewhere(text), want, "neither / nor the pod's own file systems");
+        assert_eq!(
+            mounted_elsewhere(text),
+            want,
+            "neither / nor the pod's own file systems"
+        );
     }
 }

@@ -22,10 +22,18 @@ pub enum Event {
     Created,
     /// The file systems and the network stand.
     Ready,
-    Failed { message: String },
+    Failed {
+        message: String,
+    },
     /// `pid` as seen inside the pod.
-    Started { container: String, pid: i32 },
-    Exited { container: String, exit: Exit },
+    Started {
+        container: String,
+        pid: i32,
+    },
+    Exited {
+        container: String,
+        exit: Exit,
+    },
 }
 
 /// How a container's first process ended.

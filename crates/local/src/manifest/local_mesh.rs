@@ -62,7 +62,9 @@ enumeration! {
 impl LocalMesh {
     /// The first rule whose glob matches.
     pub fn image(&self, image: &str) -> Option<&ImageRule> {
-        self.images.iter().find(|rule| glob_matches(&rule.r#match, image))
+        self.images
+            .iter()
+            .find(|rule| glob_matches(&rule.r#match, image))
     }
 }
 
@@ -70,7 +72,9 @@ impl LocalMesh {
 pub fn glob_matches(glob: &str, text: &str) -> bool {
     let mut parts = glob.split('*');
     let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
     let Some(last) = glob.rsplit('*').next().filter(|_| glob.contains('*')) else {
         return rest.is_empty();
     };
@@ -98,7 +102,10 @@ pub fn resolve_program(program: &str, folder: &Path) -> String {
             .and_then(|own| own.parent().map(|parent| parent.join(program)))
             .filter(|path| path.is_file())
     };
-    found.map_or_else(|| program.to_owned(), |path| path.to_string_lossy().into_owned())
+    found.map_or_else(
+        || program.to_owned(),
+        |path| path.to_string_lossy().into_owned(),
+    )
 }
 
 #[cfg(test)]
@@ -108,15 +115,30 @@ mod tests {
     #[test]
     fn globs() {
         for (glob, text, want, why) in [
-            ("*/productpage-v1:*", "docker.io/istio/productpage-v1:1.20", true, "over slashes"),
-            ("*/productpage-v1:*", "productpage-v1:1.20", false, "the slash is asked for"),
+            (
+                "*/productpage-v1:*",
+                "docker.io/istio/productpage-v1:1.20",
+                true,
+                "over slashes",
+            ),
+            (
+                "*/productpage-v1:*",
+                "productpage-v1:1.20",
+                false,
+                "the slash is asked for",
+            ),
             ("app", "app", true, "no star: equal"),
             ("app", "app:1", false, "no star: equal, not a prefix"),
             ("*", "", true, "nothing is any characters too"),
             ("a*b*c", "a-b-b-c", true, "the last part is at the end"),
             ("a*b*c", "a-c", false, "the middle is missing"),
             ("ab*ba", "aba", false, "parts do not overlap"),
-            ("*:1", "x:1:1", true, "the last part is matched from the end"),
+            (
+                "*:1",
+                "x:1:1",
+                true,
+                "the last part is matched from the end",
+            ),
         ] {
             assert_eq!(glob_matches(glob, text), want, "{glob} {text}: {why}");
         }

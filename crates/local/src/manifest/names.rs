@@ -35,7 +35,14 @@ pub fn pod_name(workload: &str, hash: &str, index: u32, turn: u32) -> String {
 pub fn uid(seed: &str) -> String {
     let (high, low) = (fnv(seed.as_bytes()), fnv(format!("{seed}#").as_bytes()));
     let text = format!("{high:016x}{low:016x}");
-    format!("{}-{}-4{}-8{}-{}", &text[..8], &text[8..12], &text[13..16], &text[17..20], &text[20..])
+    format!(
+        "{}-{}-4{}-8{}-{}",
+        &text[..8],
+        &text[8..12],
+        &text[13..16],
+        &text[17..20],
+        &text[20..]
+    )
 }
 
 fn fnv(bytes: &[u8]) -> u64 {
@@ -51,10 +58,15 @@ mod tests {
     #[test]
     fn names_are_stable_and_distinct() {
         let hash = template_hash("a template");
-        let names: std::collections::BTreeSet<String> =
-            (0..200).map(|index| pod_name("reviews-v1", &hash, index % 20, index / 20)).collect();
+        let names: std::collections::BTreeSet<String> = (0..200)
+            .map(|index| pod_name("reviews-v1", &hash, index % 20, index / 20))
+            .collect();
         assert_eq!(names.len(), 200, "index and turn both count");
-        assert_eq!(hash, template_hash("a template"), "the same template has the same hash");
+        assert_eq!(
+            hash,
+            template_hash("a template"),
+            "the same template has the same hash"
+        );
         let name = pod_name("reviews-v1", &hash, 0, 0);
         assert_eq!(name.len(), "reviews-v1-0123456789-abcde".len(), "{name}");
         assert_eq!(uid("x").len(), 36);

@@ -45,24 +45,39 @@ pub fn resolve(place: &Place<'_>, field: &str, problems: &mut Problems) -> Optio
             let scheme = (get.scheme == "HTTPS").then_some("scheme");
             if let Some(field) = host.or(scheme) {
                 let path = format!("{path}.httpGet.{field}");
-                problems.error(place.object, &path, "is not supported on the local platform");
+                problems.error(
+                    place.object,
+                    &path,
+                    "is not supported on the local platform",
+                );
             }
             let headers = get.http_headers.iter();
             ProbeAction::Http {
                 port: port_of(&get.port, "httpGet", problems)?,
-                path: if get.path.is_empty() { "/".to_owned() } else { get.path.clone() },
-                headers: headers.map(|one| (one.name.clone(), one.value.clone())).collect(),
+                path: if get.path.is_empty() {
+                    "/".to_owned()
+                } else {
+                    get.path.clone()
+                },
+                headers: headers
+                    .map(|one| (one.name.clone(), one.value.clone()))
+                    .collect(),
             }
         }
-        ProbeHandler::TcpSocket(tcp) => {
-            ProbeAction::Tcp { port: port_of(&tcp.port, "tcpSocket", problems)? }
-        }
+        ProbeHandler::TcpSocket(tcp) => ProbeAction::Tcp {
+            port: port_of(&tcp.port, "tcpSocket", problems)?,
+        },
         ProbeHandler::Grpc(grpc) => {
             let port = IntOrString::Int(grpc.port);
             let port = port_of(&port, "grpc", problems)?;
-            ProbeAction::Grpc { port, service: grpc.service.clone() }
+            ProbeAction::Grpc {
+                port,
+                service: grpc.service.clone(),
+            }
         }
-        ProbeHandler::Exec(exec) => ProbeAction::Exec { command: exec.command.clone() },
+        ProbeHandler::Exec(exec) => ProbeAction::Exec {
+            command: exec.command.clone(),
+        },
     };
     Some(with_defaults(probe, action))
 }
@@ -91,7 +106,13 @@ fn port_number(container: &Container, port: &IntOrString) -> Option<u16> {
         IntOrString::Int(number) => *number,
         IntOrString::String(name) => match name.parse() {
             Ok(number) => number,
-            Err(_) => container.ports.iter().find(|port| port.name == *name)?.container_port,
+            Err(_) => {
+                container
+                    .ports
+                    .iter()
+                    .find(|port| port.name == *name)?
+                    .container_port
+            }
         },
     };
     u16::try_from(number).ok().filter(|number| *number > 0)

@@ -10,13 +10,23 @@ pub struct Problems {
 
 impl Problems {
     pub fn error(&mut self, object: &Object, path: &str, message: impl Into<String>) {
-        self.push(object, path, (Severity::Error, Reason::Invalid), message.into());
+        self.push(
+            object,
+            path,
+            (Severity::Error, Reason::Invalid),
+            message.into(),
+        );
     }
 
     /// A known field that this release does not perform.
     pub fn not_performed(&mut self, object: &Object, path: &str) {
         let message = "is not performed on the local platform".to_owned();
-        self.push(object, path, (Severity::Warning, Reason::NotPerformed), message);
+        self.push(
+            object,
+            path,
+            (Severity::Warning, Reason::NotPerformed),
+            message,
+        );
     }
 
     fn push(

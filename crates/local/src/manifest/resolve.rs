@@ -39,16 +39,29 @@ impl<'a> Sources<'a> {
     /// A ConfigMap's values as bytes.
     pub fn config_map(&self, namespace: &str, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
         let object = self.find(mesh_api::Kind::ConfigMap, namespace, name)?;
-        let Spec::ConfigMap(map) = &object.spec else { return None };
-        let text = map.data.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-        let binary = map.binary_data.iter().map(|(key, value)| (key.clone(), decode(value)));
+        let Spec::ConfigMap(map) = &object.spec else {
+            return None;
+        };
+        let text = map
+            .data
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+        let binary = map
+            .binary_data
+            .iter()
+            .map(|(key, value)| (key.clone(), decode(value)));
         Some(text.chain(binary).collect())
     }
 
     pub fn secret(&self, namespace: &str, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
         let object = self.find(mesh_api::Kind::Secret, namespace, name)?;
-        let Spec::Secret(secret) = &object.spec else { return None };
-        let encoded = secret.data.iter().map(|(key, value)| (key.clone(), decode(value)));
+        let Spec::Secret(secret) = &object.spec else {
+            return None;
+        };
+        let encoded = secret
+            .data
+            .iter()
+            .map(|(key, value)| (key.clone(), decode(value)));
         let plain = secret.string_data.iter();
         let plain = plain.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
         Some(encoded.chain(plain).collect())
@@ -59,7 +72,9 @@ impl<'a> Sources<'a> {
 fn decode(text: &str) -> Vec<u8> {
     use base64::Engine;
     let clean: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    base64::engine::general_purpose::STANDARD.decode(clean).unwrap_or_default()
+    base64::engine::general_purpose::STANDARD
+        .decode(clean)
+        .unwrap_or_default()
 }
 
 /// One pod spec inside an object: where it is and what labels its pods get.
@@ -79,7 +94,9 @@ pub fn pod_template(
     namespace_labels: &BTreeMap<String, String>,
     problems: &mut Problems,
 ) -> PodTemplate {
-    let PodSource { object, path, spec, .. } = source;
+    let PodSource {
+        object, path, spec, ..
+    } = source;
     let namespace = object.meta.namespace.clone();
     refuse(source, problems);
     let service_account = service_account(source, sources, problems);
@@ -92,7 +109,11 @@ pub fn pod_template(
         "OnFailure" => RestartPolicy::OnFailure,
         "Never" => RestartPolicy::Never,
         other => {
-            problems.error(object, &format!("{path}.restartPolicy"), format!("unknown: {other}"));
+            problems.error(
+                object,
+                &format!("{path}.restartPolicy"),
+                format!("unknown: {other}"),
+            );
             problems.allow("Always | OnFailure | Never");
             RestartPolicy::Always
         }
@@ -143,17 +164,25 @@ fn service_account(
     let namespace = &source.object.meta.namespace;
     let known = name.is_empty()
         || name == "default"
-        || sources.find(mesh_api::Kind::ServiceAccount, namespace, name).is_some();
+        || sources
+            .find(mesh_api::Kind::ServiceAccount, namespace, name)
+            .is_some();
     if !known {
         let message = format!("there is no ServiceAccount {name} in namespace {namespace}");
         problems.error(source.object, &format!("{}.{field}", source.path), message);
     }
-    if name.is_empty() { "default".to_owned() } else { name.clone() }
+    if name.is_empty() {
+        "default".to_owned()
+    } else {
+        name.clone()
+    }
 }
 
 /// Fields that would change what a pod is, and those that would only tune it.
 fn refuse(source: &PodSource<'_>, problems: &mut Problems) {
-    let PodSource { object, path, spec, .. } = source;
+    let PodSource {
+        object, path, spec, ..
+    } = source;
     let refused = [
         ("hostNetwork", spec.host_network),
         ("hostPID", spec.host_pid),
@@ -164,7 +193,10 @@ fn refuse(source: &PodSource<'_>, problems: &mut Problems) {
         ("dnsConfig", spec.dns_config.is_some()),
         ("readinessGates", spec.readiness_gates.is_some()),
         ("resourceClaims", spec.resource_claims.is_some()),
-        ("activeDeadlineSeconds", spec.active_deadline_seconds.is_some()),
+        (
+            "activeDeadlineSeconds",
+            spec.active_deadline_seconds.is_some(),
+        ),
     ];
     for (field, _) in refused.iter().filter(|(_, set)| *set) {
         let path = format!("{path}.{field}");
@@ -174,7 +206,10 @@ fn refuse(source: &PodSource<'_>, problems: &mut Problems) {
         ("affinity", spec.affinity.is_some()),
         ("nodeSelector", !spec.node_selector.is_empty()),
         ("tolerations", spec.tolerations.is_some()),
-        ("topologySpreadConstraints", spec.topology_spread_constraints.is_some()),
+        (
+            "topologySpreadConstraints",
+            spec.topology_spread_constraints.is_some(),
+        ),
         ("priorityClassName", !spec.priority_class_name.is_empty()),
         ("runtimeClassName", !spec.runtime_class_name.is_empty()),
     ];
@@ -192,7 +227,10 @@ fn container_template(
     let object = source.object;
     let rule = sources.settings.image(&container.image);
     if container.command.is_empty() && rule.is_none() {
-        let message = format!("no entry of `images` in stolos.yaml matches {}", container.image);
+        let message = format!(
+            "no entry of `images` in stolos.yaml matches {}",
+            container.image
+        );
         problems.error(object, &format!("{path}.image"), message);
         problems.allow("an image with a command, or the container's own command");
     }
@@ -210,12 +248,19 @@ fn container_template(
         env.push((name.clone(), EnvValue::Text(value.clone())));
     }
     environment(source, container, path, (sources, problems, &mut env));
-    let directory = [container.working_dir.as_str(), rule.map_or("", |rule| &rule.working_dir)]
-        .into_iter()
-        .find(|one| !one.is_empty())
-        .map(|one| sources.folder.join(one))
-        .or_else(|| Some(PathBuf::from(sources.folder)));
-    let place = probe::Place { object, container, path };
+    let directory = [
+        container.working_dir.as_str(),
+        rule.map_or("", |rule| &rule.working_dir),
+    ]
+    .into_iter()
+    .find(|one| !one.is_empty())
+    .map(|one| sources.folder.join(one))
+    .or_else(|| Some(PathBuf::from(sources.folder)));
+    let place = probe::Place {
+        object,
+        container,
+        path,
+    };
     ContainerTemplate {
         name: container.name.clone(),
         image: container.image.clone(),
@@ -240,10 +285,21 @@ fn id(value: Option<i64>) -> Option<u32> {
 /// args alone replace the image's arguments.
 fn command(container: &Container, sources: &Sources<'_>) -> Vec<String> {
     if !container.command.is_empty() {
-        return container.command.iter().chain(&container.args).cloned().collect();
+        return container
+            .command
+            .iter()
+            .chain(&container.args)
+            .cloned()
+            .collect();
     }
-    let Some(rule) = sources.settings.image(&container.image) else { return Vec::new() };
-    let arguments = if container.args.is_empty() { &rule.args } else { &container.args };
+    let Some(rule) = sources.settings.image(&container.image) else {
+        return Vec::new();
+    };
+    let arguments = if container.args.is_empty() {
+        &rule.args
+    } else {
+        &container.args
+    };
     let mut command: Vec<String> = rule.command.iter().chain(arguments).cloned().collect();
     if let Some(program) = command.first_mut() {
         *program = resolve_program(program, sources.folder);
@@ -290,7 +346,11 @@ fn environment(
             };
             if values.is_none() && reference.optional != Some(true) {
                 let path = format!("{path}.envFrom[{index}].{field}.name");
-                problems.error(source.object, &path, format!("there is no {}", reference.name));
+                problems.error(
+                    source.object,
+                    &path,
+                    format!("there is no {}", reference.name),
+                );
             }
             for (key, value) in values.unwrap_or_default() {
                 let value = String::from_utf8_lossy(&value).into_owned();
@@ -312,7 +372,10 @@ fn env_value(
     path: &str,
     (sources, problems): (&Sources<'_>, &mut Problems),
 ) -> Option<EnvValue> {
-    let origin = variable.value_from.as_ref().and_then(|from| from.source.as_ref());
+    let origin = variable
+        .value_from
+        .as_ref()
+        .and_then(|from| from.source.as_ref());
     let namespace = &source.object.meta.namespace;
     match origin {
         None => Some(EnvValue::Text(variable.value.clone())),

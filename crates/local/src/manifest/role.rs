@@ -25,7 +25,10 @@ pub fn of(asked: &Asked<'_>, settings: &LocalMesh) -> Result<ProxyRole, String> 
         })?,
     };
     // The label comes first, as in Istio.
-    let own = asked.labels.get(INJECT).or_else(|| asked.annotations.get(INJECT));
+    let own = asked
+        .labels
+        .get(INJECT)
+        .or_else(|| asked.annotations.get(INJECT));
     let namespace = asked.namespace_labels.get(NAMESPACE_INJECTION);
     let inject = match (own.map(String::as_str), namespace.map(String::as_str)) {
         (Some("true"), _) => true,
@@ -35,7 +38,11 @@ pub fn of(asked: &Asked<'_>, settings: &LocalMesh) -> Result<ProxyRole, String> 
         (None, Some("disabled")) => false,
         (None, _) => settings.inject == Injection::All,
     };
-    Ok(if inject { ProxyRole::Sidecar(choice) } else { ProxyRole::None })
+    Ok(if inject {
+        ProxyRole::Sidecar(choice)
+    } else {
+        ProxyRole::None
+    })
 }
 
 /// The labels that Istio's injector gives to a pod with a proxy.
@@ -66,13 +73,34 @@ mod tests {
     #[test]
     fn who_gets_a_sidecar() {
         let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+            pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect()
         };
         let sidecar = Ok(ProxyRole::Sidecar(ProxyChoice::Stolos));
         for (labels, annotations, namespace, want, why) in [
-            (map(&[]), map(&[]), map(&[]), sidecar.clone(), "on unless refused"),
-            (map(&[(INJECT, "false")]), map(&[]), map(&[]), Ok(ProxyRole::None), "the label"),
-            (map(&[]), map(&[(INJECT, "false")]), map(&[]), Ok(ProxyRole::None), "annotation"),
+            (
+                map(&[]),
+                map(&[]),
+                map(&[]),
+                sidecar.clone(),
+                "on unless refused",
+            ),
+            (
+                map(&[(INJECT, "false")]),
+                map(&[]),
+                map(&[]),
+                Ok(ProxyRole::None),
+                "the label",
+            ),
+            (
+                map(&[]),
+                map(&[(INJECT, "false")]),
+                map(&[]),
+                Ok(ProxyRole::None),
+                "annotation",
+            ),
             (
                 map(&[(INJECT, "true")]),
                 map(&[(INJECT, "false")]),

@@ -50,7 +50,10 @@ pub fn parse(file: &str, text: &str, findings: &mut Vec<Diagnostic>) -> (String,
     for problem in decoder.problems {
         let reason = (problem.reason, problem.message);
         let found = finding(problem.span, &problem.path, reason);
-        findings.push(Diagnostic { allowed: problem.allowed, ..found });
+        findings.push(Diagnostic {
+            allowed: problem.allowed,
+            ..found
+        });
     }
     let span_of = |key: &str| node.member(key).map_or(node.span, |member| member.span);
     let mut refuse = |key: &str, message: String| {
@@ -64,7 +67,10 @@ pub fn parse(file: &str, text: &str, findings: &mut Vec<Diagnostic>) -> (String,
     }
     let name = document.metadata.unwrap_or_default().name;
     if !is_name(&name) {
-        refuse("metadata", "name must be lower-case letters, digits and -, at most 40".to_owned());
+        refuse(
+            "metadata",
+            "name must be lower-case letters, digits and -, at most 40".to_owned(),
+        );
     }
     let settings = document.spec.unwrap_or_default();
     if settings.build.iter().any(Vec::is_empty) {
@@ -72,12 +78,18 @@ pub fn parse(file: &str, text: &str, findings: &mut Vec<Diagnostic>) -> (String,
     }
     for rule in &settings.images {
         if rule.r#match.is_empty() || rule.command.is_empty() {
-            refuse("spec", "images: an entry needs match and command".to_owned());
+            refuse(
+                "spec",
+                "images: an entry needs match and command".to_owned(),
+            );
         }
     }
     for key in settings.publish.keys() {
         if crate::publish::parse_key(key).is_none() {
-            refuse("spec", format!("publish: {key:?} is not SERVICE[.NAMESPACE]:PORT"));
+            refuse(
+                "spec",
+                format!("publish: {key:?} is not SERVICE[.NAMESPACE]:PORT"),
+            );
         }
     }
     (name, settings)
@@ -102,15 +114,25 @@ mod tests {
         assert_eq!(name, "shop");
         let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 2, "{texts:?}");
-        assert!(texts[0].starts_with("shop/stolos.yaml:5:"), "line of the value: {texts:?}");
-        assert!(texts[0].contains("stolos") && texts[0].contains("envoy"), "allowed: {texts:?}");
+        assert!(
+            texts[0].starts_with("shop/stolos.yaml:5:"),
+            "line of the value: {texts:?}"
+        );
+        assert!(
+            texts[0].contains("stolos") && texts[0].contains("envoy"),
+            "allowed: {texts:?}"
+        );
         assert!(texts[1].contains("imagse"), "{texts:?}");
     }
 
     #[test]
     fn other_kinds_are_refused() {
         let mut findings = Vec::new();
-        parse("f", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n", &mut findings);
+        parse(
+            "f",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
+            &mut findings,
+        );
         assert_eq!(findings.len(), 2, "version and kind: {findings:?}");
     }
 }

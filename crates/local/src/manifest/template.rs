@@ -28,7 +28,10 @@ pub struct PodTemplate {
     pub proxy: ProxyRole,
 }
 
-fn volumes_as_json<S: serde::Serializer>(list: &[Volume], serializer: S) -> Result<S::Ok, S::Error> {
+fn volumes_as_json<S: serde::Serializer>(
+    list: &[Volume],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     list.serialize(serializer)
 }
 
@@ -122,10 +125,21 @@ pub struct ProbeTemplate {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum ProbeAction {
-    Http { port: u16, path: String, headers: Vec<(String, String)> },
-    Tcp { port: u16 },
-    Grpc { port: u16, service: String },
-    Exec { command: Vec<String> },
+    Http {
+        port: u16,
+        path: String,
+        headers: Vec<(String, String)>,
+    },
+    Tcp {
+        port: u16,
+    },
+    Grpc {
+        port: u16,
+        service: String,
+    },
+    Exec {
+        command: Vec<String>,
+    },
 }
 
 /// What distinguishes one pod from the others of its template.
@@ -144,7 +158,11 @@ impl PodTemplate {
     /// The container's process in the pod `identity`.
     pub fn process(&self, container: &ContainerTemplate, identity: &Identity) -> Container {
         let env = self.environment(container, identity);
-        let command = container.command.iter().map(|word| expand(word, &env)).collect();
+        let command = container
+            .command
+            .iter()
+            .map(|word| expand(word, &env))
+            .collect();
         Container {
             name: container.name.clone(),
             command,
@@ -160,7 +178,11 @@ impl PodTemplate {
 
     /// The pod's host name: its own name unless the template sets one.
     pub fn host_name(&self, identity: &Identity) -> String {
-        if self.hostname.is_empty() { identity.name.clone() } else { self.hostname.clone() }
+        if self.hostname.is_empty() {
+            identity.name.clone()
+        } else {
+            self.hostname.clone()
+        }
     }
 
     fn environment(
@@ -213,7 +235,9 @@ pub fn expand(text: &str, env: &[(String, String)]) -> String {
             rest = after;
             continue;
         }
-        let name = after.strip_prefix('(').and_then(|inner| inner.split_once(')'));
+        let name = after
+            .strip_prefix('(')
+            .and_then(|inner| inner.split_once(')'));
         match name {
             Some((name, tail)) => {
                 match env.iter().rev().find(|(known, _)| known == name) {
@@ -242,7 +266,10 @@ mod tests {
 
     #[test]
     fn expands_as_kubernetes_does() {
-        let env = [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "two".to_owned())];
+        let env = [
+            ("A".to_owned(), "1".to_owned()),
+            ("B".to_owned(), "two".to_owned()),
+        ];
         for (text, want, why) in [
             ("x$(A)y", "x1y", "a known name"),
             ("$(A)$(B)", "1two", "several"),

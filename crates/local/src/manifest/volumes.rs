@@ -24,7 +24,12 @@ pub fn resolve(
     let mut volumes = Vec::new();
     for (index, volume) in source.spec.volumes.iter().enumerate() {
         let path = format!("{}.volumes[{index}]", source.path);
-        let named = |mode: u32, files| Volume { name: volume.name.clone(), owner: 0, mode, files };
+        let named = |mode: u32, files| Volume {
+            name: volume.name.clone(),
+            owner: 0,
+            mode,
+            files,
+        };
         match &volume.source {
             None | Some(VolumeSource::EmptyDir(_)) => {
                 volumes.push(named(0o1777, BTreeMap::new()));
@@ -36,7 +41,10 @@ pub fn resolve(
                     problems.error(source.object, &format!("{path}.configMap.name"), message);
                 }
                 let mode = mode(map.default_mode);
-                volumes.push(named(0o755, files(values.unwrap_or_default(), &map.items, mode)));
+                volumes.push(named(
+                    0o755,
+                    files(values.unwrap_or_default(), &map.items, mode),
+                ));
             }
             Some(VolumeSource::Secret(secret)) => {
                 let values = sources.secret(namespace, &secret.secret_name);
@@ -45,11 +53,18 @@ pub fn resolve(
                     problems.error(source.object, &format!("{path}.secret.secretName"), message);
                 }
                 let mode = mode(secret.default_mode);
-                volumes.push(named(0o755, files(values.unwrap_or_default(), &secret.items, mode)));
+                volumes.push(named(
+                    0o755,
+                    files(values.unwrap_or_default(), &secret.items, mode),
+                ));
             }
             Some(other) => {
                 let path = format!("{path}.{}", other.member());
-                problems.error(source.object, &path, "is not supported on the local platform");
+                problems.error(
+                    source.object,
+                    &path,
+                    "is not supported on the local platform",
+                );
                 problems.allow("emptyDir | configMap | secret");
             }
         }
@@ -67,7 +82,12 @@ pub fn mounts(
     let mut mounts = Vec::new();
     for (index, mount) in container.volume_mounts.iter().enumerate() {
         let path = format!("{path}.volumeMounts[{index}]");
-        if !source.spec.volumes.iter().any(|volume| volume.name == mount.name) {
+        if !source
+            .spec
+            .volumes
+            .iter()
+            .any(|volume| volume.name == mount.name)
+        {
             let message = format!("there is no volume {}", mount.name);
             problems.error(source.object, &format!("{path}.name"), message);
         }
@@ -78,7 +98,11 @@ pub fn mounts(
         }
         if !mount.sub_path_expr.is_empty() {
             let path = format!("{path}.subPathExpr");
-            problems.error(source.object, &path, "is not supported on the local platform");
+            problems.error(
+                source.object,
+                &path,
+                "is not supported on the local platform",
+            );
         }
         mounts.push(Mount {
             volume: mount.name.clone(),
@@ -91,7 +115,9 @@ pub fn mounts(
 }
 
 fn mode(value: Option<i32>) -> u32 {
-    value.and_then(|value| u32::try_from(value).ok()).unwrap_or(DEFAULT_FILE_MODE)
+    value
+        .and_then(|value| u32::try_from(value).ok())
+        .unwrap_or(DEFAULT_FILE_MODE)
 }
 
 /// Every key as a file, or the chosen ones under the paths given.
@@ -105,9 +131,14 @@ fn files(
         mode,
     };
     if items.is_empty() {
-        return values.iter().map(|(key, value)| (key.clone(), file(value, mode))).collect();
+        return values
+            .iter()
+            .map(|(key, value)| (key.clone(), file(value, mode)))
+            .collect();
     }
-    let chosen = items.iter().filter(|item| !item.path.split('/').any(|part| part == ".."));
+    let chosen = items
+        .iter()
+        .filter(|item| !item.path.split('/').any(|part| part == ".."));
     chosen
         .filter_map(|item| {
             let value = values.get(&item.key)?;

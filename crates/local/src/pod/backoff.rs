@@ -43,7 +43,12 @@ mod tests {
         let mut backoff = Backoff::default();
         let quick = Duration::from_secs(1);
         let waits: Vec<u128> = (0..10).map(|_| backoff.next(quick).as_millis()).collect();
-        assert_eq!(waits, [100, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000, 60000]);
+        assert_eq!(
+            waits,
+            [
+                100, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000, 60000
+            ]
+        );
         assert!(backoff.is_looping());
         assert_eq!(backoff.next(HEALTHY), FIRST, "a long run clears the count");
         assert!(!backoff.is_looping());

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use crate::board::{Board, ContainerStatus, PodKey};
 use crate::init::protocol::{Container, Exit};
-use crate::manifest::template::{ContainerTemplate, Identity, PodTemplate, ProbeTemplate};
 use crate::manifest::template::RestartPolicy;
+use crate::manifest::template::{ContainerTemplate, Identity, PodTemplate, ProbeTemplate};
 use crate::pod::backoff::Backoff;
 use crate::pod::probes;
 use crate::pod::process::{PodProcess, ProcessState};
@@ -73,7 +73,11 @@ impl ContainerRun {
     /// Probes while the process runs. Returns only after a liveness failure and the end of the
     /// process that followed; the caller then starts it again.
     async fn watch_health(&self, mut state: watch::Receiver<ProcessState>) {
-        if state.wait_for(|state| *state == ProcessState::Running).await.is_err() {
+        if state
+            .wait_for(|state| *state == ProcessState::Running)
+            .await
+            .is_err()
+        {
             return std::future::pending().await;
         }
         self.set(|status| status.state = "Running".to_owned());
@@ -126,10 +130,18 @@ impl ContainerRun {
                     tracing::debug!(pod = self.pod, why, "readiness probe failed");
                 }
             }
-            ready = if ready { bad < probe.failures } else { good >= probe.successes };
+            ready = if ready {
+                bad < probe.failures
+            } else {
+                good >= probe.successes
+            };
             self.set(|status| status.ready = ready);
             // Not ready yet: ask often, so that a start does not wait for a whole period.
-            let pause = if ready { probe.period } else { probe.period.min(STARTING_PERIOD) };
+            let pause = if ready {
+                probe.period
+            } else {
+                probe.period.min(STARTING_PERIOD)
+            };
             tokio::time::sleep(pause).await;
         }
     }
@@ -138,7 +150,11 @@ impl ContainerRun {
         tokio::time::sleep(probe.initial_delay).await;
         let mut failures = 0;
         loop {
-            failures = if self.ask(probe).await.is_ok() { 0 } else { failures + 1 };
+            failures = if self.ask(probe).await.is_ok() {
+                0
+            } else {
+                failures + 1
+            };
             if failures >= probe.failures {
                 return;
             }
@@ -158,13 +174,23 @@ impl ContainerRun {
 
     /// Ends an unhealthy process; the loop in `run` starts it again.
     async fn replace(&self, state: &mut watch::Receiver<ProcessState>, probe: &str) {
-        tracing::info!(pod = self.pod, container = self.container.name, "{probe} probe failed");
+        tracing::info!(
+            pod = self.pod,
+            container = self.container.name,
+            "{probe} probe failed"
+        );
         self.set(|status| {
             status.ready = false;
             status.restarts += 1;
             status.last_exit = format!("the {probe} probe failed");
         });
-        end(&self.process, &self.container.name, state, self.template.grace).await;
+        end(
+            &self.process,
+            &self.container.name,
+            state,
+            self.template.grace,
+        )
+        .await;
     }
 
     fn set(&self, change: impl FnOnce(&mut ContainerStatus)) {
@@ -180,7 +206,9 @@ const STARTING_PERIOD: Duration = Duration::from_secs(1);
 
 /// Waits for the end of a process.
 pub async fn exited(state: &mut watch::Receiver<ProcessState>) -> Exit {
-    let done = state.wait_for(|state| matches!(state, ProcessState::Exited(_))).await;
+    let done = state
+        .wait_for(|state| matches!(state, ProcessState::Exited(_)))
+        .await;
     match done.as_deref() {
         Ok(ProcessState::Exited(exit)) => exit.clone(),
         _ => Exit::Signal(Signal::SIGKILL as i32),

@@ -28,9 +28,11 @@ pub async fn ask(
 ) -> Result<(), String> {
     let question = async {
         match &probe.action {
-            ProbeAction::Http { port, path, headers } => {
-                http(process.network(), (ip, *port), path, headers).await
-            }
+            ProbeAction::Http {
+                port,
+                path,
+                headers,
+            } => http(process.network(), (ip, *port), path, headers).await,
             ProbeAction::Tcp { port } => connect(process.network(), (ip, *port))
                 .await
                 .map(|_| ())
@@ -66,7 +68,9 @@ pub async fn http(
     headers: &[(String, String)],
 ) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let stream = connect(network, address).await.map_err(|error| text(&error))?;
+    let stream = connect(network, address)
+        .await
+        .map_err(|error| text(&error))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| text(&error))?;
@@ -74,22 +78,36 @@ pub async fn http(
         let _ = connection.await;
     });
     let mut request = http::Request::get(path).header("user-agent", "kube-probe/1.37");
-    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+    if !headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+    {
         request = request.header("host", format!("{}:{}", address.0, address.1));
     }
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| text(&error))?;
-    let response = sender.send_request(request).await.map_err(|error| text(&error))?;
+    let request = request
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| text(&error))?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| text(&error))?;
     let status = response.status().as_u16();
-    if (200..400).contains(&status) { Ok(()) } else { Err(format!("status {status}")) }
+    if (200..400).contains(&status) {
+        Ok(())
+    } else {
+        Err(format!("status {status}"))
+    }
 }
 
 /// `grpc.health.v1.Health/Check`; SERVING (1) is healthy.
 async fn grpc(network: &File, address: (Ipv4Addr, u16), service: &str) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let stream = connect(network, address).await.map_err(|error| text(&error))?;
+    let stream = connect(network, address)
+        .await
+        .map_err(|error| text(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
@@ -97,13 +115,19 @@ async fn grpc(network: &File, address: (Ipv4Addr, u16), service: &str) -> Result
     let _connection = daemon::tasks::spawn("probe", async move {
         let _ = connection.await;
     });
-    let uri = format!("http://{}:{}/grpc.health.v1.Health/Check", address.0, address.1);
+    let uri = format!(
+        "http://{}:{}/grpc.health.v1.Health/Check",
+        address.0, address.1
+    );
     let request = http::Request::post(uri)
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(Full::new(health_request(service)))
         .map_err(|error| text(&error))?;
-    let response = sender.send_request(request).await.map_err(|error| text(&error))?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| text(&error))?;
     let body = Limited::new(response.into_body(), MOST_BYTES)
         .collect()
         .await
@@ -143,6 +167,9 @@ mod tests {
     #[test]
     fn health_requests_are_framed() {
         assert_eq!(&health_request("")[..], [0, 0, 0, 0, 0], "an empty message");
-        assert_eq!(&health_request("ab")[..], [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+        assert_eq!(
+            &health_request("ab")[..],
+            [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']
+        );
     }
 }

@@ -96,7 +96,15 @@ impl PodProcess {
         std::mem::forget(killer); // from here on, dropping the PodProcess does this
         let probes = AtomicU64::new(0);
         let _tasks = vec![writing, reading];
-        Ok(PodProcess { pid, network, orders, containers, ended, probes, _tasks })
+        Ok(PodProcess {
+            pid,
+            network,
+            orders,
+            containers,
+            ended,
+            probes,
+            _tasks,
+        })
     }
 
     /// The first process's id on the host.
@@ -113,7 +121,12 @@ impl PodProcess {
     pub async fn run(&self, container: Container) -> watch::Receiver<ProcessState> {
         let (sender, receiver) = watch::channel(ProcessState::Starting);
         self.lock().insert(container.name.clone(), sender);
-        if self.orders.send(Order::Start(Box::new(container))).await.is_err() {
+        if self
+            .orders
+            .send(Order::Start(Box::new(container)))
+            .await
+            .is_err()
+        {
             self.lock().clear();
         }
         receiver
@@ -139,7 +152,10 @@ impl PodProcess {
     }
 
     pub async fn signal(&self, container: &str, signal: Signal) {
-        let order = Order::Signal { container: container.to_owned(), signal: signal as i32 };
+        let order = Order::Signal {
+            container: container.to_owned(),
+            signal: signal as i32,
+        };
         let _ = self.orders.send(order).await;
     }
 
@@ -157,7 +173,9 @@ impl PodProcess {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, watch::Sender<ProcessState>>> {
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -192,7 +210,9 @@ async fn expect(events: &mut Events, wanted: &Event) -> Result<(), LocalError> {
         Some(event) if event == *wanted => Ok(()),
         Some(Event::Failed { message }) => Err(LocalError::failed(message)),
         Some(other) => Err(LocalError::failed(format!("BUG: pod said {other:?}"))),
-        None => Err(LocalError::failed("its first process ended at its start (see pod.log)")),
+        None => Err(LocalError::failed(
+            "its first process ended at its start (see pod.log)",
+        )),
     }
 }
 

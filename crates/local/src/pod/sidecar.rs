@@ -49,17 +49,29 @@ pub fn volumes(template: &PodTemplate, token: &str, facts: &MeshFacts) -> Vec<Vo
         files,
     };
     let lines = |map: &BTreeMap<String, String>| {
-        map.iter().map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>().join("\n")
+        map.iter()
+            .map(|(key, value)| format!("{key}={value:?}"))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     let pod = BTreeMap::from([
         ("labels".to_owned(), file(&lines(&template.labels), 0o644)),
-        ("annotations".to_owned(), file(&lines(&template.annotations), 0o644)),
+        (
+            "annotations".to_owned(),
+            file(&lines(&template.annotations), 0o644),
+        ),
     ]);
     vec![
-        volume("istio-token", BTreeMap::from([("istio-token".to_owned(), file(token, 0o400))])),
+        volume(
+            "istio-token",
+            BTreeMap::from([("istio-token".to_owned(), file(token, 0o400))]),
+        ),
         volume(
             "istiod-ca-cert",
-            BTreeMap::from([("root-cert.pem".to_owned(), file(&facts.root_certificate, 0o644))]),
+            BTreeMap::from([(
+                "root-cert.pem".to_owned(),
+                file(&facts.root_certificate, 0o644),
+            )]),
         ),
         volume("istio-podinfo", pod),
         volume("istio-data", BTreeMap::new()),
@@ -78,21 +90,36 @@ const MOUNTS: [(&str, &str); 8] = [
     ("istio-envoy", "/etc/istio/proxy"),
     ("workload-socket", "/var/run/secrets/workload-spiffe-uds"),
     ("credential-socket", "/var/run/secrets/credential-uds"),
-    ("workload-certs", "/var/run/secrets/workload-spiffe-credentials"),
+    (
+        "workload-certs",
+        "/var/run/secrets/workload-spiffe-credentials",
+    ),
 ];
 
 /// Sets up capture in the pod's network namespace; ends by itself. The annotations are Istio's.
 pub fn capture(template: &PodTemplate) -> Container {
     let annotation = |name: &str| template.annotations.get(&format!("{TRAFFIC}{name}"));
     let or = |name: &str, default: &str| {
-        annotation(name).cloned().unwrap_or_else(|| default.to_owned())
+        annotation(name)
+            .cloned()
+            .unwrap_or_else(|| default.to_owned())
     };
     let excluded = match annotation("excludeInboundPorts").filter(|ports| !ports.is_empty()) {
         Some(ports) => format!("{OWN_PORTS},{ports}"),
         None => OWN_PORTS.to_owned(),
     };
     let mut command: Vec<String> = [
-        STOLOS_IN_POD, "capture", "-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT",
+        STOLOS_IN_POD,
+        "capture",
+        "-p",
+        "15001",
+        "-z",
+        "15006",
+        "-u",
+        "1337",
+        "-m",
+        "REDIRECT",
+        "--native-nftables",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -214,7 +241,11 @@ fn environment(
             json!({"name": port.name, "containerPort": port.port, "protocol": port.protocol})
         })
         .collect();
-    let apps: Vec<&str> = template.containers.iter().map(|one| one.name.as_str()).collect();
+    let apps: Vec<&str> = template
+        .containers
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
     let owner = format!("kubernetes://apis/apps/v1/namespaces/{namespace}/deployments/{workload}");
     let proxy_config = match template.annotations.get("proxy.istio.io/config") {
         Some(text) => text.clone(),
@@ -234,7 +265,10 @@ fn environment(
         ("HOST_IP", crate::network::NODE_ADDRESS.to_string()),
         ("TRUST_DOMAIN", facts.trust_domain.clone()),
         ("PROXY_CONFIG", proxy_config),
-        ("ISTIO_META_POD_PORTS", serde_json::Value::Array(ports).to_string()),
+        (
+            "ISTIO_META_POD_PORTS",
+            serde_json::Value::Array(ports).to_string(),
+        ),
         ("ISTIO_META_APP_CONTAINERS", apps.join(",")),
         ("ISTIO_META_CLUSTER_ID", facts.cluster.clone()),
         ("ISTIO_META_NODE_NAME", NODE_NAME.to_owned()),
@@ -248,7 +282,9 @@ fn environment(
     if choice == ProxyChoice::Envoy {
         env.push(("STOLOS_ENVOY_PATH", ENVOY_IN_POD.to_owned()));
     }
-    env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    env.into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 #[cfg(test)]
@@ -269,8 +305,14 @@ mod tests {
             ("includeOutboundIPRanges", "10.0.0.0/8", "-i 10.0.0.0/8"),
             ("excludeOutboundPorts", "25", "-o 25"),
         ] {
-            template.annotations.insert(format!("{TRAFFIC}{name}"), value.to_owned());
-            assert!(flags(&template).contains(want), "{name}: {}", flags(&template));
+            template
+                .annotations
+                .insert(format!("{TRAFFIC}{name}"), value.to_owned());
+            assert!(
+                flags(&template).contains(want),
+                "{name}: {}",
+                flags(&template)
+            );
         }
     }
 }

@@ -93,6 +93,12 @@ fn router(supervisor: Arc<Supervisor>) -> Router {
             handler!(supervisor, |it, _request| Ok(json!(it.status().await))),
         )
         .get(
+            "/v1/services",
+            handler!(supervisor, |it, _request| Ok(
+                json!({"items": it.services()})
+            )),
+        )
+        .get(
             "/v1/pods/*",
             handler!(supervisor, |it, request| pod(&it, &request)),
         )
@@ -112,7 +118,8 @@ fn router(supervisor: Arc<Supervisor>) -> Router {
             handler!(supervisor, |it, request| {
                 read::<Scale>(&request).and_then(|scale| {
                     let before =
-                        it.workloads.scale(&scale.namespace, &scale.name, scale.replicas)?;
+                        it.workloads
+                            .scale(&scale.namespace, &scale.name, scale.replicas)?;
                     Ok(json!({"before": before, "replicas": scale.replicas}))
                 })
             }),
@@ -140,7 +147,10 @@ fn pod(supervisor: &Supervisor, request: &Request) -> Result<Value, LocalError> 
     let [namespace, name] = parts.as_slice() else {
         return Err(LocalError::refused("the path is /v1/pods/NAMESPACE/NAME"));
     };
-    let record = supervisor.platform.board.pod(&format!("{namespace}/{name}"));
+    let record = supervisor
+        .platform
+        .board
+        .pod(&format!("{namespace}/{name}"));
     let record = record.ok_or_else(|| {
         LocalError::refused(format!("there is no pod {name} in namespace {namespace}"))
     })?;

@@ -13,12 +13,15 @@ const PROFILE: &str = "STOLOS_CARGO_PROFILE";
 
 /// Runs the commands in the folder; their output is the user's to see.
 pub async fn run(desired: &DesiredMesh) -> Result<(), LocalError> {
-    let env: Vec<(String, String)> =
-        std::env::vars().chain([(PROFILE.to_owned(), profile().to_owned())]).collect();
+    let env: Vec<(String, String)> = std::env::vars()
+        .chain([(PROFILE.to_owned(), profile().to_owned())])
+        .collect();
     for words in &desired.settings.build {
         let words: Vec<String> = words.iter().map(|word| expand(word, &env)).collect();
         let text = words.join(" ");
-        let Some((program, arguments)) = words.split_first() else { continue };
+        let Some((program, arguments)) = words.split_first() else {
+            continue;
+        };
         let status = tokio::process::Command::new(program)
             .args(arguments)
             .current_dir(&desired.folder)
@@ -26,7 +29,9 @@ pub async fn run(desired: &DesiredMesh) -> Result<(), LocalError> {
             .stdin(Stdio::null())
             .status()
             .await
-            .map_err(|error| LocalError::system(&format!("run the build command `{text}`"), error))?;
+            .map_err(|error| {
+                LocalError::system(&format!("run the build command `{text}`"), error)
+            })?;
         if !status.success() {
             return Err(LocalError::refused(format!(
                 "the build command `{text}` of {} failed ({status}); --no-build skips it",
@@ -40,8 +45,15 @@ pub async fn run(desired: &DesiredMesh) -> Result<(), LocalError> {
 /// Cargo names the folder `debug` for its profile `dev`.
 fn profile() -> &'static str {
     let own = std::env::current_exe().ok();
-    let folder = own.as_deref().and_then(|path| path.parent()).and_then(|path| path.file_name());
-    if folder.is_some_and(|name| name == "debug") { "dev" } else { "release" }
+    let folder = own
+        .as_deref()
+        .and_then(|path| path.parent())
+        .and_then(|path| path.file_name());
+    if folder.is_some_and(|name| name == "debug") {
+        "dev"
+    } else {
+        "release"
+    }
 }
 
 /// Our own binary under a name of the state folder's: it stays the same while the mesh runs,

@@ -47,11 +47,18 @@ impl ControlProcess {
         let (pid_sender, pid) = watch::channel(0);
         let client = Client::new(&options.state.control_socket(), "the control plane");
         let log = options.state.logs().join("control.log");
-        let task = tasks::spawn("control", keep_running(node.clone(), options, pid_sender, stopping));
+        let task = tasks::spawn(
+            "control",
+            keep_running(node.clone(), options, pid_sender, stopping),
+        );
         let control = ControlProcess { pid, stop, task };
         let deadline = Instant::now() + READY_LIMIT;
         loop {
-            if client.get("/ready").await.is_ok_and(|answer| answer.is_success()) {
+            if client
+                .get("/ready")
+                .await
+                .is_ok_and(|answer| answer.is_success())
+            {
                 return Ok(control);
             }
             if control.task.is_finished() || Instant::now() > deadline {
@@ -93,7 +100,11 @@ fn command(options: &ControlOptions) -> Command {
         .arg("--monitoring-address")
         .arg(format!("{NODE_ADDRESS}:{MONITORING_PORT}"));
     if let Some((certificate, key)) = &options.authority {
-        command.arg("--ca-cert").arg(certificate).arg("--ca-key").arg(key);
+        command
+            .arg("--ca-cert")
+            .arg(certificate)
+            .arg("--ca-key")
+            .arg(key);
     }
     command
 }
@@ -134,8 +145,9 @@ async fn run_once(
 ) -> Result<String, LocalError> {
     let pipe = || std::io::pipe().map_err(|error| LocalError::system("make a pipe", error));
     let (reader, writer) = pipe()?;
-    let errors =
-        writer.try_clone().map_err(|error| LocalError::system("clone a descriptor", error))?;
+    let errors = writer
+        .try_clone()
+        .map_err(|error| LocalError::system("clone a descriptor", error))?;
     let mut command = command(options);
     command.stdin(Stdio::null()).stdout(writer).stderr(errors);
     let mut child = node.spawn(command).await?;

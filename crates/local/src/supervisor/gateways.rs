@@ -23,8 +23,10 @@ use crate::services::{LocalService, target_port};
 
 pub const NAMESPACE: &str = "istio-system";
 pub const INGRESS: &str = "istio-ingressgateway";
-const GATEWAYS: [(&str, &str); 2] =
-    [(INGRESS, "ingressgateway"), ("istio-egressgateway", "egressgateway")];
+const GATEWAYS: [(&str, &str); 2] = [
+    (INGRESS, "ingressgateway"),
+    ("istio-egressgateway", "egressgateway"),
+];
 /// Objects may change without `stolos apply` (a restored store, another client).
 const POLL: Duration = Duration::from_secs(1);
 
@@ -40,14 +42,19 @@ pub struct PublishedPort {
 
 /// The two gateways as workloads.
 pub fn workloads(settings: &LocalMesh) -> Vec<Workload> {
-    GATEWAYS.iter().map(|(name, istio)| workload(name, istio, settings.proxy)).collect()
+    GATEWAYS
+        .iter()
+        .map(|(name, istio)| workload(name, istio, settings.proxy))
+        .collect()
 }
 
 fn workload(name: &str, istio: &str, proxy: ProxyChoice) -> Workload {
     let labels = [("istio", istio), ("app", name)];
     let mut template = PodTemplate {
         namespace: NAMESPACE.to_owned(),
-        labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        labels: labels
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
         annotations: BTreeMap::new(),
         service_account: format!("{name}-service-account"),
         hostname: String::new(),
@@ -73,7 +80,10 @@ fn workload(name: &str, istio: &str, proxy: ProxyChoice) -> Workload {
 
 /// A gateway's Service with these ports; without any it has the status port, as Istio's has.
 pub fn service(name: &str, ports: &BTreeSet<u16>) -> Result<Object, LocalError> {
-    let istio = GATEWAYS.iter().find(|(known, _)| *known == name).map_or("", |(_, istio)| istio);
+    let istio = GATEWAYS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map_or("", |(_, istio)| istio);
     let mut list = vec![json!({"name": "status-port", "port": 15021, "targetPort": 15021})];
     let named = |port: &u16| json!({"name": format!("port-{port}"), "port": port});
     list.extend(ports.iter().filter(|port| **port != 15021).map(named));
@@ -84,7 +94,10 @@ pub fn service(name: &str, ports: &BTreeSet<u16>) -> Result<Object, LocalError> 
     });
     let parsed = parse("built in", &object.to_string(), &ParseOptions::default());
     parsed.objects.into_iter().next().ok_or_else(|| {
-        LocalError::failed(format!("BUG: the Service of {name}: {:?}", parsed.diagnostics))
+        LocalError::failed(format!(
+            "BUG: the Service of {name}: {:?}",
+            parsed.diagnostics
+        ))
     })
 }
 
@@ -167,7 +180,11 @@ impl Gateways {
 
     /// Gateway service name to the ports that Gateways ask of it.
     async fn selected_ports(&self) -> Result<BTreeMap<&'static str, BTreeSet<u16>>, LocalError> {
-        let answer = self.platform.control.get("/v1/objects?kind=Gateway").await?;
+        let answer = self
+            .platform
+            .control
+            .get("/v1/objects?kind=Gateway")
+            .await?;
         if !answer.is_success() {
             return Err(LocalError::failed(answer.error_text()));
         }
@@ -176,7 +193,10 @@ impl Gateways {
         let mut ports: BTreeMap<&'static str, BTreeSet<u16>> = BTreeMap::new();
         for (name, istio) in GATEWAYS {
             let labels = BTreeMap::from([("istio", istio), ("app", name)]);
-            let wanted = items.into_iter().flatten().filter(|one| selects(one, &labels));
+            let wanted = items
+                .into_iter()
+                .flatten()
+                .filter(|one| selects(one, &labels));
             ports.insert(name, wanted.flat_map(server_ports).collect());
         }
         Ok(ports)
@@ -187,9 +207,14 @@ impl Gateways {
         {
             let mut catalog = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
             for (name, ports) in ports {
-                let Ok(object) = service(name, ports) else { continue };
+                let Ok(object) = service(name, ports) else {
+                    continue;
+                };
                 let key = object.key();
-                let known = catalog.services.iter_mut().find(|one| one.object.key() == key);
+                let known = catalog
+                    .services
+                    .iter_mut()
+                    .find(|one| one.object.key() == key);
                 if let Some(known) = known.filter(|known| known.object != object) {
                     known.object = object;
                     changed = true;
@@ -242,11 +267,20 @@ impl Gateways {
         for port in gateway_ports.get(INGRESS).into_iter().flatten() {
             let service = INGRESS.to_owned();
             let namespace = Some(NAMESPACE.to_owned());
-            wanted.insert(PortKey { service, namespace, port: *port }, None);
+            wanted.insert(
+                PortKey {
+                    service,
+                    namespace,
+                    port: *port,
+                },
+                None,
+            );
         }
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         for (text, host_port) in &settings.publish {
-            let Some(mut key) = parse_key(text) else { continue };
+            let Some(mut key) = parse_key(text) else {
+                continue;
+            };
             let is_gateway = names().any(|name| name == key.service);
             let default = if is_gateway { NAMESPACE } else { "default" };
             key.namespace.get_or_insert_with(|| default.to_owned());
@@ -258,8 +292,12 @@ impl Gateways {
     /// Each published port leads to the pods that are ready now.
     async fn set_targets(&self) {
         let pods = self.platform.board.pods();
-        let services =
-            self.catalog.lock().unwrap_or_else(PoisonError::into_inner).services.clone();
+        let services = self
+            .catalog
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .services
+            .clone();
         for (key, published) in self.published.lock().await.iter() {
             published.set_targets(targets(key, &services, &pods));
         }
@@ -275,8 +313,13 @@ fn targets(
         let meta = &one.object.meta;
         meta.name == key.service && Some(&meta.namespace) == key.namespace.as_ref()
     });
-    let Some(service) = service else { return Vec::new() };
-    let ports = service.spec().map(|spec| spec.ports.as_slice()).unwrap_or_default();
+    let Some(service) = service else {
+        return Vec::new();
+    };
+    let ports = service
+        .spec()
+        .map(|spec| spec.ports.as_slice())
+        .unwrap_or_default();
     let port = ports.iter().find(|one| one.port == i32::from(key.port));
     let serving = service.serving(pods);
     serving
@@ -288,9 +331,8 @@ fn targets(
 fn selects(gateway: &Value, labels: &BTreeMap<&str, &str>) -> bool {
     let selector = gateway.pointer("/spec/selector").and_then(Value::as_object);
     selector.is_some_and(|selector| {
-        let known = |(key, value): (&String, &Value)| {
-            labels.get(key.as_str()).copied() == value.as_str()
-        };
+        let known =
+            |(key, value): (&String, &Value)| labels.get(key.as_str()).copied() == value.as_str();
         !selector.is_empty() && selector.iter().all(known)
     })
 }
@@ -298,7 +340,10 @@ fn selects(gateway: &Value, labels: &BTreeMap<&str, &str>) -> bool {
 fn server_ports(gateway: &Value) -> Vec<u16> {
     let servers = gateway.pointer("/spec/servers").and_then(Value::as_array);
     let port = |server: &Value| {
-        server.pointer("/port/number")?.as_u64().and_then(|port| u16::try_from(port).ok())
+        server
+            .pointer("/port/number")?
+            .as_u64()
+            .and_then(|port| u16::try_from(port).ok())
     };
     servers.into_iter().flatten().filter_map(port).collect()
 }
@@ -315,10 +360,18 @@ mod tests {
                 {"port": {"number": 80}}, {"port": {"number": 443}}]}})
         };
         for (selector, want, why) in [
-            (json!({"istio": "ingressgateway"}), true, "Istio's convention"),
+            (
+                json!({"istio": "ingressgateway"}),
+                true,
+                "Istio's convention",
+            ),
             (json!({"istio": "egressgateway"}), false, "another gateway"),
             (json!({}), false, "no selector selects nothing here"),
-            (json!({"istio": "ingressgateway", "x": "y"}), false, "all labels count"),
+            (
+                json!({"istio": "ingressgateway", "x": "y"}),
+                false,
+                "all labels count",
+            ),
         ] {
             let gateway = gateway(selector);
             assert_eq!(selects(&gateway, &labels), want, "{why}");

@@ -56,16 +56,41 @@ impl Drop for Outside {
 async fn start(node: &Node) -> Result<Child, String> {
     let mut command = Command::new("pasta");
     command
-        .args(["--foreground", "--quiet", "--config-net", "--no-map-gw", "--ipv4-only"])
-        .args(["--ns-ifname", LINK, "-t", "none", "-u", "none", "-T", "none", "-U", "none"])
+        .args([
+            "--foreground",
+            "--quiet",
+            "--config-net",
+            "--no-map-gw",
+            "--ipv4-only",
+        ])
+        .args([
+            "--ns-ifname",
+            LINK,
+            "-t",
+            "none",
+            "-u",
+            "none",
+            "-T",
+            "none",
+            "-U",
+            "none",
+        ])
         .args(["--netns", node.namespace_path()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     // Its parent thread must be one that lives as long as we do: the main runtime's threads may
     // not, so it is not told to die with its parent; it ends when the namespace is gone.
-    sys::prepare(&mut command, ChildSetup { dies_with_parent: false, new_session: true });
-    let mut child = command.spawn().map_err(|_| "install pasta (Debian: passt)".to_owned())?;
+    sys::prepare(
+        &mut command,
+        ChildSetup {
+            dies_with_parent: false,
+            new_session: true,
+        },
+    );
+    let mut child = command
+        .spawn()
+        .map_err(|_| "install pasta (Debian: passt)".to_owned())?;
     let deadline = Instant::now() + START_LIMIT;
     loop {
         if let Ok(Some(status)) = child.try_wait() {

@@ -44,7 +44,10 @@ pub struct Workloads {
 
 impl Workloads {
     pub fn new(platform: Arc<Platform>) -> Workloads {
-        Workloads { platform, controllers: Mutex::default() }
+        Workloads {
+            platform,
+            controllers: Mutex::default(),
+        }
     }
 
     /// Makes `wanted` the workloads there are; returns before they are.
@@ -52,12 +55,17 @@ impl Workloads {
         let keys: Vec<String> = wanted.iter().map(Workload::key).collect();
         let gone: Vec<Controller> = {
             let mut controllers = self.lock();
-            let gone: Vec<String> =
-                controllers.keys().filter(|key| !keys.contains(key)).cloned().collect();
+            let gone: Vec<String> = controllers
+                .keys()
+                .filter(|key| !keys.contains(key))
+                .cloned()
+                .collect();
             for workload in wanted {
                 self.set(&mut controllers, workload);
             }
-            gone.iter().filter_map(|key| controllers.remove(key)).collect()
+            gone.iter()
+                .filter_map(|key| controllers.remove(key))
+                .collect()
         };
         stop_all(gone).await;
     }
@@ -67,7 +75,11 @@ impl Workloads {
             Some(controller) => {
                 controller.target.send_if_modified(|target| {
                     let replicas = workload.replicas;
-                    let new = Target { workload, replicas, restarts: target.restarts };
+                    let new = Target {
+                        workload,
+                        replicas,
+                        restarts: target.restarts,
+                    };
                     let changed = *target != new;
                     *target = new;
                     changed
@@ -76,18 +88,31 @@ impl Workloads {
             None => {
                 let replicas = workload.replicas;
                 let key = workload.key();
-                let (target, targets) = watch::channel(Target { workload, replicas, restarts: 0 });
+                let (target, targets) = watch::channel(Target {
+                    workload,
+                    replicas,
+                    restarts: 0,
+                });
                 let (reached_sender, reached) = watch::channel(None);
                 let control = follow(Arc::clone(&self.platform), targets, reached_sender);
                 let task = tasks::spawn(format!("workload-{key}"), control);
-                controllers.insert(key, Controller { target, reached, task });
+                controllers.insert(
+                    key,
+                    Controller {
+                        target,
+                        reached,
+                        task,
+                    },
+                );
             }
         }
     }
 
     /// Scales a Deployment until the next converge.
     pub fn scale(&self, namespace: &str, name: &str, replicas: u32) -> Result<u32, LocalError> {
-        self.change(namespace, name, |target| std::mem::replace(&mut target.replicas, replicas))
+        self.change(namespace, name, |target| {
+            std::mem::replace(&mut target.replicas, replicas)
+        })
     }
 
     /// Replaces all pods of a Deployment, one by one.
@@ -108,7 +133,9 @@ impl Workloads {
             .filter(|one| one.target.borrow().workload.kind != WorkloadKind::Pod)
             .ok_or_else(|| LocalError::refused(format!("there is no Deployment {key}")))?;
         let mut result = None;
-        controller.target.send_modify(|target| result = Some(change(target)));
+        controller
+            .target
+            .send_modify(|target| result = Some(change(target)));
         result.ok_or_else(|| LocalError::failed("BUG: the change did not run"))
     }
 
@@ -132,7 +159,9 @@ impl Workloads {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Controller>> {
-        self.controllers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.controllers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -168,7 +197,11 @@ async fn follow(
     mut targets: watch::Receiver<Target>,
     reached: watch::Sender<Option<Target>>,
 ) {
-    let mut set = Set { platform, places: BTreeMap::new(), turns: BTreeMap::new() };
+    let mut set = Set {
+        platform,
+        places: BTreeMap::new(),
+        turns: BTreeMap::new(),
+    };
     loop {
         let target = targets.borrow_and_update().clone();
         let done = set.reach(&target, &targets).await;
@@ -217,7 +250,9 @@ impl Set {
         target: &Target,
         newer: &watch::Receiver<Target>,
     ) -> bool {
-        let Some(old) = self.places.remove(&index) else { return true };
+        let Some(old) = self.places.remove(&index) else {
+            return true;
+        };
         if target.workload.kind == WorkloadKind::Pod {
             old.pod.stop().await;
         } else {
@@ -242,25 +277,39 @@ impl Set {
         let turn = self.turns.get(&index).copied().unwrap_or_default();
         let name = workload.pod_name(index, turn);
         let key = format!("{}/{name}", workload.namespace);
-        let ip = self.platform.with_addresses(|addresses| addresses.pod(&key))?;
+        let ip = self
+            .platform
+            .with_addresses(|addresses| addresses.pod(&key))?;
         let mut template: PodTemplate = workload.template.clone();
         if workload.kind != WorkloadKind::Pod {
-            template.labels.insert(POD_HASH.to_owned(), workload.hash.clone());
+            template
+                .labels
+                .insert(POD_HASH.to_owned(), workload.hash.clone());
         }
         let spec = PodSpec {
             workload: workload.name.clone(),
-            identity: Identity { uid: names::uid(&key), name, ip },
+            identity: Identity {
+                uid: names::uid(&key),
+                name,
+                ip,
+            },
             template: Arc::new(template),
             token: random_token()?,
         };
         let pod = Pod::start(&self.platform, spec);
-        let placed = Placed { pod, hash: workload.hash.clone(), restarts: target.restarts };
+        let placed = Placed {
+            pod,
+            hash: workload.hash.clone(),
+            restarts: target.restarts,
+        };
         self.places.insert(index, placed);
         Ok(())
     }
 
     async fn until_ready(&self, index: u32, newer: &watch::Receiver<Target>) -> bool {
-        let Some(placed) = self.places.get(&index) else { return false };
+        let Some(placed) = self.places.get(&index) else {
+            return false;
+        };
         let key = placed.pod.spec.key();
         let mut version = self.platform.board.version();
         let ready = async {
