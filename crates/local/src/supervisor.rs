@@ -79,6 +79,11 @@ pub fn read(options: &UpOptions) -> Result<DesiredMesh, LocalError> {
     Ok(desired)
 }
 
+/// Runs the folder's build commands, as `up` does before the start.
+pub async fn run_build(folder: &Path, mesh: Option<&str>) -> Result<(), LocalError> {
+    build::run(&manifest::read(folder, mesh)?).await
+}
+
 impl Supervisor {
     /// Starts everything; returns when the control plane runs and the pods are being started.
     /// `None`: another supervisor runs this mesh.
