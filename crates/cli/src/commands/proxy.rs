@@ -1,0 +1,101 @@
+//! `stolos proxy`: a proxy as a process. With a role it has an agent beside it (pilot-agent's
+//! flags and environment); with `-c` it runs alone from an Envoy bootstrap.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::Scope;
+use super::process::{run_until_signal, start_logging};
+use crate::exit::CliError;
+
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// An Envoy bootstrap, YAML or JSON.
+    #[arg(short, long = "config-path", value_name = "FILE", conflicts_with = "words")]
+    config: Option<PathBuf>,
+    /// Worker threads; the machine's processors where not given.
+    #[arg(long, requires = "config", value_name = "COUNT")]
+    concurrency: Option<u32>,
+    /// Check the bootstrap and end: `validate`, or `serve`.
+    #[arg(long, requires = "config", default_value = "serve")]
+    mode: Mode,
+    /// What gets logged with -c.
+    #[arg(long, default_value = "info", env = "STOLOS_LOG")]
+    log_level: String,
+    /// `sidecar` or `router`, then pilot-agent's flags.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ROLE FLAGS")]
+    words: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    Serve,
+    Validate,
+}
+
+pub fn run(arguments: Proxy, _scope: &Scope) -> Result<ExitCode, CliError> {
+    if let Some(path) = &arguments.config {
+        return alone(path, &arguments);
+    }
+    let role = match arguments.words.first().map(String::as_str) {
+        Some("sidecar") => agent::options::Role::Sidecar,
+        Some("router") => agent::options::Role::Router,
+        Some(other) => {
+            let text = format!("{other:?} is no role: `proxy sidecar`, `proxy router`, `proxy -c`");
+            return Err(CliError::usage(text));
+        }
+        None => {
+            return Err(CliError::usage(
+                "which proxy? `proxy sidecar`, `proxy router`, or `proxy -c BOOTSTRAP`",
+            ));
+        }
+    };
+    start_logging(&arguments.log_level, false)?;
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    let options = agent::options::Options::parse(role, &arguments.words[1..], &environment)
+        .map_err(|error| CliError::usage(error.to_string()))?;
+    run_until_signal(|watch| agent::run(options, watch))
+}
+
+fn alone(path: &Path, arguments: &Proxy) -> Result<ExitCode, CliError> {
+    let bootstrap = read_bootstrap(path)?;
+    if arguments.mode == Mode::Validate {
+        proxy::validate(&bootstrap).map_err(|error| CliError::Input(error.to_string()))?;
+        println!("configuration {} OK", path.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    start_logging(&arguments.log_level, false)?;
+    let options = proxy::Options { concurrency: arguments.concurrency, ..Default::default() };
+    run_until_signal(|watch| async move {
+        // The proxy starts threads of its own and keeps this one until it has drained.
+        let (done, ended) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new()
+            .name("proxy".into())
+            .spawn(move || {
+                let _ = done.send(proxy::run(bootstrap, options, watch));
+            })
+            .map_err(|error| error.to_string())?;
+        match ended.await {
+            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Err(_) => Err("the proxy's main thread ended early".to_owned()),
+        }
+    })
+}
+
+fn read_bootstrap(path: &Path) -> Result<envoy_api::bootstrap::Bootstrap, CliError> {
+    let failed = |reason: String| CliError::Input(format!("{}: {reason}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let loaded = mesh_api::parse::yaml::load(&text, &mesh_api::parse::yaml::Limits::default());
+    if let Some(error) = loaded.errors.first() {
+        let place = format!("{}:{}:{}", path.display(), error.span.line, error.span.column);
+        return Err(CliError::Input(format!("{place}: {}", error.message)));
+    }
+    match loaded.documents.as_slice() {
+        [document] => envoy_api::json::from_json(document.to_json())
+            .map_err(|error| failed(error.to_string())),
+        all => Err(failed(format!("holds {} documents, not one bootstrap", all.len()))),
+    }
+}

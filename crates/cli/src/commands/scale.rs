@@ -1,0 +1,78 @@
+//! `stolos scale`: how many pods a workload has.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Scope;
+use super::apply::duration;
+use crate::exit::CliError;
+use crate::mesh::{Mesh, block_on, expect};
+
+/// A number of pods on one machine that is surely a slip of the finger.
+const MOST_REPLICAS: u32 = 1_000;
+
+#[derive(Debug, Args)]
+pub struct Scale {
+    /// `NAME` or `deployment/NAME`.
+    workload: String,
+    #[arg(long)]
+    replicas: u32,
+    /// Return only when they are ready.
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    timeout: Duration,
+}
+
+pub fn run(arguments: Scale, scope: &Scope) -> Result<ExitCode, CliError> {
+    if arguments.replicas > MOST_REPLICAS {
+        let text = format!("--replicas: at most {MOST_REPLICAS} on one machine");
+        return Err(CliError::usage(text));
+    }
+    let name = arguments
+        .workload
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let body = json!({
+        "namespace": scope.namespace, "name": name, "replicas": arguments.replicas,
+    });
+    block_on(async {
+        let mesh = Mesh::find(scope.mesh.as_deref())?;
+        expect(mesh.supervisor.post("/v1/scale", &body).await?)?;
+        println!("deployment.apps/{name} scaled");
+        if arguments.wait {
+            let deadline = tokio::time::Instant::now() + arguments.timeout;
+            while !is_ready(&mesh, &scope.namespace, &name).await? {
+                if tokio::time::Instant::now() > deadline {
+                    let limit = arguments.timeout;
+                    return Err(CliError::Timeout(format!(
+                        "{name} is not ready after {limit:?}"
+                    )));
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn is_ready(mesh: &Mesh, namespace: &str, name: &str) -> Result<bool, CliError> {
+    let status = mesh.status().await?;
+    let pods = status
+        .pods
+        .iter()
+        .filter(|pod| pod.namespace == namespace && pod.workload == name);
+    let count = u32::try_from(pods.count()).unwrap_or(u32::MAX);
+    Ok(status.workloads.iter().any(|one| {
+        one.namespace == namespace
+            && one.name == name
+            && one.ready == one.replicas
+            && count == one.replicas
+    }))
+}
