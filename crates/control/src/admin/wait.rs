@@ -111,6 +111,8 @@ fn describe(proxy: &Proxy, newest: u64) -> Value {
         "serviceAccount": proxy.view.service_account,
         "userAgent": proxy.node.user_agent_name,
         "version": version(proxy),
+        "cluster": crate::debug::metadata_text(&proxy.node, "CLUSTER_ID").unwrap_or_default(),
+        "control": "stolos-control",
         "address": proxy.address.to_string(),
         "connectedAt": proxy.connected_at.to_string(),
         "generation": proxy.synced,
