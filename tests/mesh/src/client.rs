@@ -250,9 +250,7 @@ async fn raw_exchange(call: &Call, raw: &str, mut wire: Wire) -> Result<Value> {
         results.push(result);
     }
     let rest = read_body(&mut wire, &mut buffer, Length::UntilClose);
-    let closed = tokio::time::timeout(CLOSE_WAIT, rest)
-        .await
-        .is_ok();
+    let closed = tokio::time::timeout(CLOSE_WAIT, rest).await.is_ok();
     Ok(json!({"responses": results, "closed": closed}))
 }
 

@@ -1,0 +1,122 @@
+//! Identities, mutual TLS and authorization, from the outside.
+
+use crate::Scenario;
+use anyhow::{Context, Result, ensure};
+use mesh_tests::holds;
+use mesh_tests::mesh::{Mesh, SOON};
+use mesh_tests::wait::wait_until;
+
+const STRICT: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+";
+
+const DENY: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-reviews, namespace: default}
+spec:
+  selector: {matchLabels: {app: reviews}}
+  action: DENY
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/default/sa/bookinfo-productpage]}}]
+";
+
+const ALLOW: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: only-reviews, namespace: default}
+spec:
+  selector: {matchLabels: {app: ratings}}
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/default/sa/bookinfo-reviews]}}]
+    to: [{operation: {methods: [GET]}}]
+";
+
+pub fn scenarios() -> Vec<Scenario> {
+    vec![
+        (
+            "permissive takes plaintext from outside the mesh",
+            permissive,
+        ),
+        ("strict refuses plaintext from outside the mesh", strict),
+        ("a DENY policy by identity answers 403", deny),
+        (
+            "an ALLOW policy by identity lets only that identity in",
+            allow,
+        ),
+        ("probes reach the application under strict", probes),
+    ]
+}
+
+/// Plain HTTP from the node, which has no sidecar, to a pod's address.
+fn from_node(mesh: &Mesh, path: &str) -> Result<(i32, String)> {
+    let pod = mesh.pod("reviews-v1")?;
+    let ip = pod["status"]["podIP"]
+        .as_str()
+        .context("a pod has an address")?
+        .to_owned();
+    let url = format!("http://{ip}:9080{path}");
+    let arguments = [
+        "exec",
+        "--node",
+        "--",
+        "curl",
+        "-sS",
+        "--max-time",
+        "5",
+        &url,
+    ];
+    let said = mesh.run(&arguments)?;
+    Ok((said.code, said.out + &said.err))
+}
+
+fn permissive(mesh: &Mesh) -> Result<()> {
+    let (code, said) = from_node(mesh, "/reviews/0")?;
+    holds!(code == 0 && said.contains("Reviewer1"), "{code} {said}")
+}
+
+fn strict(mesh: &Mesh) -> Result<()> {
+    mesh.with(STRICT, || {
+        wait_until("plaintext is refused", SOON, || {
+            let (code, said) = from_node(mesh, "/reviews/0")?;
+            holds!(code != 0 && !said.contains("Reviewer1"), "{code} {said}")
+        })?;
+        let page = mesh.get("/productpage");
+        holds!(
+            page.status == 200 && page.body.contains("reviews-v"),
+            "{page:?}"
+        )
+    })
+}
+
+fn deny(mesh: &Mesh) -> Result<()> {
+    mesh.with(DENY, || {
+        let answer = mesh.get("/api/v1/products/0/reviews");
+        ensure!(answer.status == 403, "{answer:?}");
+        let pod = mesh.pod_name("productpage")?;
+        let url = "http://reviews:9080/reviews/0";
+        let said = mesh.ok(&["exec", &pod, "--", "curl", "-sS", "--max-time", "5", url])?;
+        holds!(said == "RBAC: access denied", "{said}")
+    })
+}
+
+fn allow(mesh: &Mesh) -> Result<()> {
+    mesh.with(ALLOW, || {
+        let direct = mesh.get("/api/v1/products/0/ratings").status;
+        ensure!(direct == 403, "productpage asks ratings: {direct}");
+        wait_until("reviews still has its stars", SOON, || {
+            let page = mesh.get("/productpage");
+            holds!(page.body.contains("of 5 stars"), "{page:?}")
+        })
+    })
+}
+
+fn probes(mesh: &Mesh) -> Result<()> {
+    mesh.with(STRICT, || {
+        let table = mesh.ok(&["get", "pods"])?;
+        holds!(!table.contains("0/") && !table.contains("1/2"), "{table}")
+    })
+}
