@@ -103,7 +103,10 @@ fn ready(surface: &Surface) -> Response {
         return text(StatusCode::OK, "ready\n");
     }
     let waiting = surface.readiness.waiting_for().join(", ");
-    text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {waiting}\n"))
+    text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("waiting for {waiting}\n"),
+    )
 }
 
 fn version() -> Response {
@@ -114,7 +117,10 @@ fn version() -> Response {
 /// Debug shows the whole configuration: only to this machine.
 fn debugging(surface: &Surface, request: &Request) -> Response {
     if !request.peer.is_local() {
-        return error(StatusCode::UNAUTHORIZED, "debug is only answered on this machine");
+        return error(
+            StatusCode::UNAUTHORIZED,
+            "debug is only answered on this machine",
+        );
     }
     debug::answer(surface, request)
 }

@@ -93,7 +93,9 @@ fn last_certificate(chain: &str) -> Result<String, ControlError> {
         .map_err(|error| ControlError::Authority(error.to_string()))?;
     match certificates.last() {
         Some(last) => Ok(pki::pem::encode_certificate(last)),
-        None => Err(ControlError::Authority("the file holds no certificate".to_owned())),
+        None => Err(ControlError::Authority(
+            "the file holds no certificate".to_owned(),
+        )),
     }
 }
 
@@ -141,7 +143,13 @@ impl ServingCertificate {
             }
         }
         let (key, leaf) = issue(authority, &names, now)?;
-        Ok((Arc::new(ServingCertificate { current: RwLock::new(key), names }), leaf))
+        Ok((
+            Arc::new(ServingCertificate {
+                current: RwLock::new(key),
+                names,
+            }),
+            leaf,
+        ))
     }
 
     /// Renews until the drain starts.
@@ -176,7 +184,12 @@ impl ServingCertificate {
 
 impl ResolvesServerCert for ServingCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.read().unwrap_or_else(PoisonError::into_inner).clone())
+        Some(
+            self.current
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        )
     }
 }
 
@@ -186,12 +199,14 @@ fn issue(
     now: Timestamp,
 ) -> Result<(Arc<CertifiedKey>, Certificate), ControlError> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let identity =
-        authority.issue_server(&names, &[], SERVING_TTL, now).map_err(authority_error)?;
+    let identity = authority
+        .issue_server(&names, &[], SERVING_TTL, now)
+        .map_err(authority_error)?;
     let pki_error = |error: pki::PkiError| ControlError::Authority(error.to_string());
-    let leaf = identity.chain.first().ok_or_else(|| {
-        ControlError::Authority("the authority issued an empty chain".to_owned())
-    })?;
+    let leaf = identity
+        .chain
+        .first()
+        .ok_or_else(|| ControlError::Authority("the authority issued an empty chain".to_owned()))?;
     let leaf = Certificate::parse(leaf).map_err(pki_error)?;
     Ok((identity.certified_key().map_err(pki_error)?, leaf))
 }
@@ -217,8 +232,14 @@ mod tests {
         let first = load(&options, &domain, Timestamp::now()).expect("made");
         let again = load(&options, &domain, Timestamp::now()).expect("loaded");
         assert_eq!(first.roots_pem(), again.roots_pem(), "the same root");
-        for (path, want) in [("ca/ca-key.pem", 0o600), ("ca/ca-cert.pem", 0o600), ("ca", 0o700)] {
-            let mode = std::fs::metadata(folder.path().join(path)).expect("exists").permissions();
+        for (path, want) in [
+            ("ca/ca-key.pem", 0o600),
+            ("ca/ca-cert.pem", 0o600),
+            ("ca", 0o700),
+        ] {
+            let mode = std::fs::metadata(folder.path().join(path))
+                .expect("exists")
+                .permissions();
             assert_eq!(mode.mode() & 0o777, want, "{path}");
         }
         let published = std::fs::read_to_string(folder.path().join("root-cert.pem"));
@@ -246,7 +267,11 @@ mod tests {
             std::fs::create_dir_all(&options.state_dir).expect("creates");
             options.ca_cert = cert.map(path);
             options.ca_key = key.map(path);
-            assert_eq!(load(&options, &domain, Timestamp::now()).is_ok(), want, "{why}");
+            assert_eq!(
+                load(&options, &domain, Timestamp::now()).is_ok(),
+                want,
+                "{why}"
+            );
         }
     }
 }

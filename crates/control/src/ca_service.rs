@@ -28,7 +28,12 @@ pub(crate) struct CertificateService {
 
 impl CertificateService {
     pub async fn answer(&self, call: Call, peer: &Peer) -> Result<(), Status> {
-        let Call { headers, mut requests, responses, .. } = call;
+        let Call {
+            headers,
+            mut requests,
+            responses,
+            ..
+        } = call;
         self.metrics.csr_count.increment();
         let caller = self.authenticator.caller(peer, &headers).map_err(|error| {
             self.metrics.authentication_failures.increment();
@@ -52,7 +57,9 @@ impl CertificateService {
             .map_err(|error| self.refusal(&error))?;
         self.metrics.csr_success.increment();
         tracing::debug!(id = %caller.id, "issued a certificate");
-        responses.message(&IstioCertificateResponse { cert_chain }).await
+        responses
+            .message(&IstioCertificateResponse { cert_chain })
+            .await
     }
 
     fn refusal(&self, error: &AuthorityError) -> Status {
@@ -74,7 +81,10 @@ impl CertificateService {
 
 /// Certificates for other workloads are for node proxies, which there are none of.
 fn impersonates(request: &IstioCertificateRequest) -> bool {
-    let value = request.metadata.as_ref().and_then(|m| m.fields.get("ImpersonatedIdentity"));
+    let value = request
+        .metadata
+        .as_ref()
+        .and_then(|m| m.fields.get("ImpersonatedIdentity"));
     match value.and_then(|value| value.kind.as_ref()) {
         None | Some(Kind::NullValue(_)) => false,
         Some(Kind::StringValue(text)) => !text.is_empty(),

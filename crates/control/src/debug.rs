@@ -19,30 +19,53 @@ type Handler = fn(&Surface, &Published, &Request) -> Value;
 
 /// The table of endpoints.
 const ENDPOINTS: &[(&str, &str, Handler)] = &[
-    ("syncz", "what each proxy was sent and has acknowledged", syncz),
+    (
+        "syncz",
+        "what each proxy was sent and has acknowledged",
+        syncz,
+    ),
     ("configz", "the objects in force", configz),
     ("registryz", "the services", registryz),
     ("endpointz", "the endpoints by service", endpointz),
     ("endpointShardz", "the endpoints by service", endpointz),
-    ("push_status", "problems of objects and refusals by proxies", push_status),
+    (
+        "push_status",
+        "problems of objects and refusals by proxies",
+        push_status,
+    ),
     ("connections", "the connected proxies", connections),
-    ("adsz", "the connected proxies and what they watch", connections),
-    ("mesh", "the mesh configuration", |_, published, _| mesh_json(&published.snapshot.mesh)),
-    ("config_dump", "the resources of one proxy (?proxyID=POD.NAMESPACE)", config_dump),
+    (
+        "adsz",
+        "the connected proxies and what they watch",
+        connections,
+    ),
+    ("mesh", "the mesh configuration", |_, published, _| {
+        mesh_json(&published.snapshot.mesh)
+    }),
+    (
+        "config_dump",
+        "the resources of one proxy (?proxyID=POD.NAMESPACE)",
+        config_dump,
+    ),
 ];
 
 pub(crate) fn answer(surface: &Surface, request: &Request) -> Response {
     let name = request.path.strip_prefix("/debug/").unwrap_or_default();
     if name.is_empty() || name == "list" {
-        let lines: Vec<String> =
-            ENDPOINTS.iter().map(|(name, what, _)| format!("/debug/{name}: {what}\n")).collect();
+        let lines: Vec<String> = ENDPOINTS
+            .iter()
+            .map(|(name, what, _)| format!("/debug/{name}: {what}\n"))
+            .collect();
         return text(StatusCode::OK, lines.concat());
     }
     let Some((_, _, handler)) = ENDPOINTS.iter().find(|(known, _, _)| *known == name) else {
         return error(StatusCode::NOT_FOUND, "no such endpoint; see /debug/list");
     };
     match surface.current() {
-        Ok(published) => json(StatusCode::OK, handler(surface, &published, request).to_string()),
+        Ok(published) => json(
+            StatusCode::OK,
+            handler(surface, &published, request).to_string(),
+        ),
         Err(response) => *response,
     }
 }
@@ -59,7 +82,11 @@ pub(crate) fn metadata_text(node: &Node, name: &str) -> Option<String> {
 fn selected(surface: &Surface, request: &Request) -> Vec<Proxy> {
     let wanted = request.query("proxyID");
     let mut proxies = surface.proxies.list();
-    proxies.retain(|proxy| wanted.as_ref().is_none_or(|id| proxy.id == *id || proxy.node.id == *id));
+    proxies.retain(|proxy| {
+        wanted
+            .as_ref()
+            .is_none_or(|id| proxy.id == *id || proxy.node.id == *id)
+    });
     proxies
 }
 
@@ -69,7 +96,11 @@ fn syncz(surface: &Surface, _: &Published, request: &Request) -> Value {
         let cluster = metadata_text(&proxy.node, "CLUSTER_ID").unwrap_or("Kubernetes".to_owned());
         item.insert("cluster_id".into(), value!(cluster));
         item.insert("proxy".into(), value!(proxy.id));
-        let role = if proxy.view.is_router() { "router" } else { "sidecar" };
+        let role = if proxy.view.is_router() {
+            "router"
+        } else {
+            "sidecar"
+        };
         item.insert("proxy_type".into(), value!(role));
         let version = metadata_text(&proxy.node, "ISTIO_VERSION").unwrap_or_default();
         item.insert("proxy_version".into(), value!(version));
@@ -92,7 +123,13 @@ fn syncz(surface: &Surface, _: &Published, request: &Request) -> Value {
 }
 
 fn configz(_: &Surface, published: &Published, _: &Request) -> Value {
-    Value::Array(published.objects.values().map(|(object, _)| object.to_json()).collect())
+    Value::Array(
+        published
+            .objects
+            .values()
+            .map(|(object, _)| object.to_json())
+            .collect(),
+    )
 }
 
 fn registryz(_: &Surface, published: &Published, _: &Request) -> Value {
@@ -136,7 +173,10 @@ fn endpointz(_: &Surface, published: &Published, _: &Request) -> Value {
             "Shards": {"Stolos/Kubernetes": endpoints},
             "ServiceAccounts": set.identities.iter().collect::<Vec<_>>(),
         });
-        hosts.entry(&key.hostname).or_default().insert(key.namespace.clone(), shards);
+        hosts
+            .entry(&key.hostname)
+            .or_default()
+            .insert(key.namespace.clone(), shards);
     }
     value!(hosts)
 }
@@ -183,7 +223,12 @@ fn push_status(surface: &Surface, published: &Published, _: &Request) -> Value {
             })
         })
         .collect();
-    let files: Vec<String> = surface.directory.list().iter().map(ToString::to_string).collect();
+    let files: Vec<String> = surface
+        .directory
+        .list()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     value!({
         "generation": published.generation(),
         "objects": problems,
@@ -197,7 +242,11 @@ fn connections(surface: &Surface, _: &Published, request: &Request) -> Value {
     let clients: Vec<Value> = proxies
         .iter()
         .map(|proxy| {
-            let watches = proxy.types.keys().map(|kind| kind.type_url()).collect::<Vec<_>>();
+            let watches = proxy
+                .types
+                .keys()
+                .map(|kind| kind.type_url())
+                .collect::<Vec<_>>();
             value!({
                 "connectionId": proxy.connection,
                 "connectedAt": proxy.connected_at.to_string(),
@@ -214,7 +263,10 @@ fn connections(surface: &Surface, _: &Published, request: &Request) -> Value {
 /// What would be sent to a proxy that asked now.
 fn config_dump(surface: &Surface, published: &Published, request: &Request) -> Value {
     let wanted = request.query("proxyID");
-    let Some(proxy) = selected(surface, request).into_iter().next().filter(|_| wanted.is_some())
+    let Some(proxy) = selected(surface, request)
+        .into_iter()
+        .next()
+        .filter(|_| wanted.is_some())
     else {
         return value!({"error": "proxyID must name a connected proxy"});
     };
@@ -223,7 +275,10 @@ fn config_dump(surface: &Surface, published: &Published, request: &Request) -> V
         let resources = pilot::generate(&published.snapshot, &proxy.view, *kind, None);
         let resources = resources.iter().filter(|_| *kind != ResourceType::Secret);
         let resources: Vec<Value> = resources.map(resource).collect();
-        dump.insert(kind.short_name().to_ascii_lowercase(), Value::Array(resources));
+        dump.insert(
+            kind.short_name().to_ascii_lowercase(),
+            Value::Array(resources),
+        );
     }
     Value::Object(dump)
 }
@@ -233,15 +288,15 @@ fn resource(resource: &envoy_api::Resource) -> Value {
     use prost::Message;
     let body = resource.body.clone();
     let message = match resource.kind {
-        ResourceType::Cluster => {
-            envoy_api::cluster::Cluster::decode(body).ok().map(|message| to_json(&message))
-        }
+        ResourceType::Cluster => envoy_api::cluster::Cluster::decode(body)
+            .ok()
+            .map(|message| to_json(&message)),
         ResourceType::Endpoint => envoy_api::endpoint::ClusterLoadAssignment::decode(body)
             .ok()
             .map(|message| to_json(&message)),
-        ResourceType::Listener => {
-            envoy_api::listener::Listener::decode(body).ok().map(|message| to_json(&message))
-        }
+        ResourceType::Listener => envoy_api::listener::Listener::decode(body)
+            .ok()
+            .map(|message| to_json(&message)),
         ResourceType::Route => envoy_api::route::RouteConfiguration::decode(body)
             .ok()
             .map(|message| to_json(&message)),

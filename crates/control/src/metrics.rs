@@ -46,7 +46,11 @@ impl Metrics {
         let version = env!("CARGO_PKG_VERSION");
         let info = registry.gauges("pilot_info", "Pilot version and build.", &["version"]);
         info.with(&[version]).set(1);
-        let build = registry.gauges("istio_build", "Build of a component.", &["component", "tag"]);
+        let build = registry.gauges(
+            "istio_build",
+            "Build of a component.",
+            &["component", "tag"],
+        );
         build.with(&["pilot", version]).set(1);
         let r = &registry;
         Metrics {
@@ -135,8 +139,11 @@ impl Metrics {
     pub(crate) fn built(&self, snapshot: &Snapshot, changes: &Changes, took: Duration) {
         self.snapshot_time.observe(took.as_secs_f64());
         self.services.set(snapshot.services.iter().count() as i64);
-        let virtual_services =
-            snapshot.statuses().iter().filter(|(key, _)| key.kind == Kind::VirtualService).count();
+        let virtual_services = snapshot
+            .statuses()
+            .iter()
+            .filter(|(key, _)| key.kind == Kind::VirtualService)
+            .count();
         self.virtual_services.set(virtual_services as i64);
         let duplicates = snapshot.statuses().problems().filter(|(key, problem)| {
             key.kind == Kind::VirtualService && problem.reason == Reason::Conflict

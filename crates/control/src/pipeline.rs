@@ -53,7 +53,10 @@ impl Published {
 
     /// What changed after a generation; `None` when that is too long ago to know.
     pub fn changes_since(&self, generation: u64) -> Option<impl Iterator<Item = &Changes>> {
-        let oldest = self.history.front().map_or(u64::MAX, |changes| changes.generation);
+        let oldest = self
+            .history
+            .front()
+            .map_or(u64::MAX, |changes| changes.generation);
         (generation + 1 >= oldest).then(|| {
             let later = move |changes: &&Arc<Changes>| changes.generation > generation;
             self.history.iter().filter(later).map(Arc::as_ref)
@@ -65,8 +68,15 @@ impl Published {
 pub type PublishedWatch = watch::Receiver<Option<Arc<Published>>>;
 
 enum Input {
-    Update { source: Source, events: Vec<Event>, done: Option<oneshot::Sender<u64>> },
-    DryRun { events: Vec<Event>, done: oneshot::Sender<Vec<(ObjectKey, Problem)>> },
+    Update {
+        source: Source,
+        events: Vec<Event>,
+        done: Option<oneshot::Sender<u64>>,
+    },
+    DryRun {
+        events: Vec<Event>,
+        done: oneshot::Sender<Vec<(ObjectKey, Problem)>>,
+    },
 }
 
 /// Where sources send to.
@@ -79,13 +89,24 @@ impl Sources {
     /// Sends what changed; the first time (even if it is nothing) also says "this is all there
     /// is now". False when the pipeline has ended.
     pub async fn send(&self, source: Source, events: Vec<Event>) -> bool {
-        self.sender.send(Input::Update { source, events, done: None }).await.is_ok()
+        self.sender
+            .send(Input::Update {
+                source,
+                events,
+                done: None,
+            })
+            .await
+            .is_ok()
     }
 
     /// Sends and waits for the generation that holds it.
     pub async fn send_and_wait(&self, source: Source, events: Vec<Event>) -> Option<u64> {
         let (done, generation) = oneshot::channel();
-        let update = Input::Update { source, events, done: Some(done) };
+        let update = Input::Update {
+            source,
+            events,
+            done: Some(done),
+        };
         self.sender.send(update).await.ok()?;
         generation.await.ok()
     }
@@ -93,7 +114,10 @@ impl Sources {
     /// The problems that objects would have if these events came; nothing changes.
     pub async fn dry_run(&self, events: Vec<Event>) -> Option<Vec<(ObjectKey, Problem)>> {
         let (done, problems) = oneshot::channel();
-        self.sender.send(Input::DryRun { events, done }).await.ok()?;
+        self.sender
+            .send(Input::DryRun { events, done })
+            .await
+            .ok()?;
         problems.await.ok()
     }
 }
@@ -154,7 +178,11 @@ impl Pipeline {
             let mut touched = BTreeSet::new();
             while let Some(input) = next {
                 match input {
-                    Input::Update { source, events, done } => {
+                    Input::Update {
+                        source,
+                        events,
+                        done,
+                    } => {
                         self.metrics.inbound(&events);
                         for event in events {
                             self.apply(source, event, &mut touched);
@@ -176,7 +204,10 @@ impl Pipeline {
     }
 
     fn generation(&self) -> u64 {
-        self.publisher.borrow().as_ref().map_or(0, |published| published.generation())
+        self.publisher
+            .borrow()
+            .as_ref()
+            .map_or(0, |published| published.generation())
     }
 
     fn publish(&mut self, touched: BTreeSet<ObjectKey>) {
@@ -257,7 +288,11 @@ impl Pipeline {
             Event::WorkloadRemoved(key) => {
                 others.remove(&OtherKey::Workload(key.clone()));
             }
-            Event::Endpoints { service, shard, endpoints } => {
+            Event::Endpoints {
+                service,
+                shard,
+                endpoints,
+            } => {
                 let key = OtherKey::Endpoints(service.clone(), shard.clone());
                 match endpoints.is_empty() {
                     true => others.remove(&key),
@@ -290,7 +325,9 @@ impl Pipeline {
         }
         let (snapshot, _) = state.snapshot();
         let problems = snapshot.statuses().problems();
-        problems.map(|(key, problem)| (key.clone(), problem.clone())).collect()
+        problems
+            .map(|(key, problem)| (key.clone(), problem.clone()))
+            .collect()
     }
 }
 
@@ -302,7 +339,10 @@ struct Overlay {
 
 impl Overlay {
     fn insert(&mut self, source: Source, object: Arc<Object>) {
-        self.objects.entry(object.key()).or_default().insert(source, object);
+        self.objects
+            .entry(object.key())
+            .or_default()
+            .insert(source, object);
     }
 
     fn remove(&mut self, source: Source, key: &ObjectKey) {

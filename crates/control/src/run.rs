@@ -93,7 +93,11 @@ pub async fn start(options: Options) -> Result<Control, ControlError> {
     let mesh = Arc::new(read_mesh_config(options.mesh_config.as_deref())?);
     let trust_domain = TrustDomain::new(&mesh.trust_domain)
         .map_err(|error| ControlError::MeshConfig(error.to_string()))?;
-    let authority = Arc::new(crate::authority::load(&options, &trust_domain, clock.now())?);
+    let authority = Arc::new(crate::authority::load(
+        &options,
+        &trust_domain,
+        clock.now(),
+    )?);
     crate::authority::measure(&authority, &metrics);
     let path = options.state_dir.join("objects.redb");
     let opened = tokio::task::spawn_blocking(move || ObjectStore::open(&path)).await;
@@ -109,18 +113,28 @@ pub async fn start(options: Options) -> Result<Control, ControlError> {
     });
     let readiness = Readiness::new();
     let gate = readiness.gate("sources");
-    tasks.spawn("readiness", open_when_published(published.clone(), gate, watch.clone()));
+    tasks.spawn(
+        "readiness",
+        open_when_published(published.clone(), gate, watch.clone()),
+    );
 
     let tokens = Tokens::default();
     let problems = DirectoryProblems::default();
-    let parts = Parts { options: &options, tasks: &tasks, sources: &sources, watch: &watch };
+    let parts = Parts {
+        options: &options,
+        tasks: &tasks,
+        sources: &sources,
+        watch: &watch,
+    };
     parts.start_sources(&trust_domain, &tokens, &problems);
-    let (writer, applier) =
-        Writer::new(store, sources.clone(), published.clone(), clock.clone());
+    let (writer, applier) = Writer::new(store, sources.clone(), published.clone(), clock.clone());
     tasks.spawn("object store", writer.run(watch.clone()));
 
     let proxies = Proxies::new();
-    let authenticator = Authenticator { tokens, trust_domain };
+    let authenticator = Authenticator {
+        tokens,
+        trust_domain,
+    };
     let discovery = Discovery {
         published: published.clone(),
         authenticator: authenticator.clone(),
@@ -137,8 +151,10 @@ pub async fn start(options: Options) -> Result<Control, ControlError> {
         clock: clock.clone(),
         metrics: metrics.clone(),
     };
-    let services =
-        Services { discovery: Arc::new(discovery), certificates: Arc::new(certificates) };
+    let services = Services {
+        discovery: Arc::new(discovery),
+        certificates: Arc::new(certificates),
+    };
     let xds_address = parts.start_discovery(services, &authority, &clock).await?;
     let surface = Arc::new(Surface {
         published,
@@ -150,7 +166,15 @@ pub async fn start(options: Options) -> Result<Control, ControlError> {
     });
     let monitoring_address = parts.start_surfaces(&surface).await?;
     let sources = Some(sources);
-    Ok(Control { xds_address, monitoring_address, readiness, tasks, drain, pipeline, sources })
+    Ok(Control {
+        xds_address,
+        monitoring_address,
+        readiness,
+        tasks,
+        drain,
+        pipeline,
+        sources,
+    })
 }
 
 fn processors() -> usize {
@@ -165,7 +189,9 @@ fn wanted_sources(options: &Options) -> Vec<Source> {
 }
 
 fn read_mesh_config(path: Option<&Path>) -> Result<MeshConfig, ControlError> {
-    let Some(path) = path else { return Ok(MeshConfig::default()) };
+    let Some(path) = path else {
+        return Ok(MeshConfig::default());
+    };
     let text = std::fs::read_to_string(path).map_err(ControlError::io(path.display()))?;
     parse_mesh_config(path, &text).map_err(ControlError::MeshConfig)
 }
@@ -199,7 +225,13 @@ impl Parts<'_> {
         tokens: &Tokens,
         problems: &DirectoryProblems,
     ) {
-        let Options { registry, config_dir, mesh_config, domain, .. } = self.options;
+        let Options {
+            registry,
+            config_dir,
+            mesh_config,
+            domain,
+            ..
+        } = self.options;
         if let Some(path) = registry {
             let registry = LocalRegistry {
                 path: path.clone(),
@@ -207,11 +239,20 @@ impl Parts<'_> {
                 trust_domain: trust_domain.clone(),
                 tokens: tokens.clone(),
             };
-            self.tasks.spawn("registry", registry.run(self.sources.clone(), self.watch.clone()));
+            self.tasks.spawn(
+                "registry",
+                registry.run(self.sources.clone(), self.watch.clone()),
+            );
         }
         if let Some(path) = config_dir {
-            let store = DirectoryStore { path: path.clone(), problems: problems.clone() };
-            self.tasks.spawn("directory", store.run(self.sources.clone(), self.watch.clone()));
+            let store = DirectoryStore {
+                path: path.clone(),
+                problems: problems.clone(),
+            };
+            self.tasks.spawn(
+                "directory",
+                store.run(self.sources.clone(), self.watch.clone()),
+            );
         }
         if let Some(path) = mesh_config {
             let (sources, drain) = (self.sources.clone(), self.watch.clone());
@@ -236,13 +277,17 @@ impl Parts<'_> {
         }
         let (serving, leaf) = ServingCertificate::issue(authority, &names, clock.now())?;
         let rotation =
-            serving.clone().rotate(authority.clone(), leaf, clock.clone(), self.watch.clone());
+            serving
+                .clone()
+                .rotate(authority.clone(), leaf, clock.clone(), self.watch.clone());
         self.tasks.spawn("serving certificate", rotation);
         let pki_error = |error: pki::PkiError| ControlError::Authority(error.to_string());
         let roots = TrustBundle::from_pem(authority.roots_pem()).map_err(pki_error)?;
         let verifier = MeshClientVerifier::optional(roots, Expected::Any);
         let config = pki::tls::server_config(verifier, serving, &[b"h2"]).map_err(pki_error)?;
-        let listener = TcpListener::bind(address).await.map_err(ControlError::io(address))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(ControlError::io(address))?;
         let address = listener.local_addr().map_err(ControlError::io(address))?;
         let accepting = accept(
             listener,
@@ -257,12 +302,13 @@ impl Parts<'_> {
 
     async fn start_surfaces(&self, surface: &Arc<Surface>) -> Result<SocketAddr, ControlError> {
         let socket = &self.options.admin_socket;
-        let listener =
-            Listener::unix(socket, 0o600).map_err(ControlError::io(socket.display()))?;
+        let listener = Listener::unix(socket, 0o600).map_err(ControlError::io(socket.display()))?;
         let serving = daemon::admin::serve(listener, api(surface.clone()), self.watch.clone());
         self.tasks.spawn("admin socket", serving);
         let address = self.options.monitoring_address;
-        let listener = Listener::tcp(address).await.map_err(ControlError::io(address))?;
+        let listener = Listener::tcp(address)
+            .await
+            .map_err(ControlError::io(address))?;
         let bound = listener.tcp_address().unwrap_or(address);
         let serving =
             daemon::admin::serve(listener, monitoring(surface.clone()), self.watch.clone());

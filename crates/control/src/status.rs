@@ -9,9 +9,15 @@ use crate::serve::proxies::Proxy;
 
 /// Kubernetes-shaped: conditions, and messages as Istio's analysis writes them.
 pub(crate) fn of_object(status: Option<&Status>, changed_at: u64, proxies: &[Proxy]) -> Value {
-    let problems = status.map(|status| status.problems.as_slice()).unwrap_or_default();
+    let problems = status
+        .map(|status| status.problems.as_slice())
+        .unwrap_or_default();
     let mut conditions = vec![accepted(status), programmed(changed_at, proxies)];
-    let of = |reason: Reason| problems.iter().filter(move |problem| problem.reason == reason);
+    let of = |reason: Reason| {
+        problems
+            .iter()
+            .filter(move |problem| problem.reason == reason)
+    };
     for (reason, name) in [
         (Reason::Conflict, "Conflicted"),
         (Reason::MissingReference, "UnresolvedReference"),
@@ -54,7 +60,10 @@ fn accepted(status: Option<&Status>) -> Value {
     match (invalid.is_empty(), status.in_force) {
         (true, _) => condition("Accepted", "True", "Valid", ""),
         (false, true) => {
-            let message = format!("the last good version stays in force: {}", invalid.join("; "));
+            let message = format!(
+                "the last good version stays in force: {}",
+                invalid.join("; ")
+            );
             condition("Accepted", "False", "Invalid", &message)
         }
         (false, false) => condition("Accepted", "False", "Invalid", &invalid.join("; ")),
@@ -66,14 +75,20 @@ fn programmed(changed_at: u64, proxies: &[Proxy]) -> Value {
     let refusals: Vec<String> = proxies
         .iter()
         .flat_map(|proxy| {
-            let own = proxy.rejections.iter().filter(|r| r.generation == changed_at);
+            let own = proxy
+                .rejections
+                .iter()
+                .filter(|r| r.generation == changed_at);
             own.map(|r| format!("{} refuses {} {}: {}", proxy.id, r.kind, r.name, r.message))
         })
         .collect();
     if !refusals.is_empty() {
         return condition("Programmed", "False", "Rejected", &refusals.join("; "));
     }
-    let synced = proxies.iter().filter(|proxy| proxy.synced >= changed_at).count();
+    let synced = proxies
+        .iter()
+        .filter(|proxy| proxy.synced >= changed_at)
+        .count();
     let message = format!("acknowledged by {synced} of {} proxies", proxies.len());
     // Refusals of other generations hold a proxy back too; that is not this object's fault.
     let is_pending = |proxy: &Proxy| {

@@ -35,9 +35,19 @@ impl DirectoryWatch {
 
     fn new(path: &Path, file: Option<OsString>) -> DirectoryWatch {
         let (sender, wake) = mpsc::channel(1);
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
         let path = path.to_owned();
-        let mut watch = DirectoryWatch { path, file, wake, sender, watcher: None };
+        let mut watch = DirectoryWatch {
+            path,
+            file,
+            wake,
+            sender,
+            watcher: None,
+        };
         watch.start();
         watch
     }

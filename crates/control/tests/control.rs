@@ -28,7 +28,10 @@ fn rule(name: &str, header: &str) -> String {
 
 async fn sidecar(mesh: &Mesh, mode: Mode) -> Sidecar {
     let (identity, id) = mesh.certificate(&token(1)).await.expect("a certificate");
-    assert_eq!(id.to_string(), "spiffe://cluster.local/ns/default/sa/bookinfo-productpage");
+    assert_eq!(
+        id.to_string(),
+        "spiffe://cluster.local/ns/default/sa/bookinfo-productpage"
+    );
     let target = mesh.target(None, Some(&identity));
     let sidecar = Sidecar::connect(target, node("productpage", "default"), mode);
     sidecar.subscribe_to_all(&["9080"]);
@@ -37,7 +40,10 @@ async fn sidecar(mesh: &Mesh, mode: Mode) -> Sidecar {
 
 fn route_text(sidecar: &Sidecar) -> String {
     match sidecar.has(ResourceType::Route, "9080") {
-        true => format!("{:?}", sidecar.message::<RouteConfiguration>(ResourceType::Route, "9080")),
+        true => format!(
+            "{:?}",
+            sidecar.message::<RouteConfiguration>(ResourceType::Route, "9080")
+        ),
         false => String::new(),
     }
 }
@@ -47,11 +53,16 @@ fn endpoints(sidecar: &Sidecar) -> usize {
         return 0;
     }
     let set: ClusterLoadAssignment = sidecar.message(ResourceType::Endpoint, REVIEWS);
-    set.endpoints.iter().map(|locality| locality.lb_endpoints.len()).sum()
+    set.endpoints
+        .iter()
+        .map(|locality| locality.lb_endpoints.len())
+        .sum()
 }
 
 async fn wait(mesh: &Mesh, generation: &Value) -> Value {
-    let (status, answer) = mesh.get(&format!("/v1/wait?generation={generation}&timeout=20s")).await;
+    let (status, answer) = mesh
+        .get(&format!("/v1/wait?generation={generation}&timeout=20s"))
+        .await;
     assert_eq!(status, 200, "{answer}");
     answer
 }
@@ -72,16 +83,31 @@ async fn a_change_reaches_the_proxy_and_is_waited_for() {
     for mode in [Mode::Delta, Mode::StateOfTheWorld] {
         let mesh = Mesh::start().await;
         let mut sidecar = sidecar(&mesh, mode).await;
-        sidecar.until(|s| endpoints(s) == 2 && !route_text(s).is_empty()).await;
-        assert!(sidecar.has(ResourceType::Listener, "virtualOutbound"), "{mode:?}");
+        sidecar
+            .until(|s| endpoints(s) == 2 && !route_text(s).is_empty())
+            .await;
+        assert!(
+            sidecar.has(ResourceType::Listener, "virtualOutbound"),
+            "{mode:?}"
+        );
 
         let (status, answer) = mesh.apply(&rule("reviews", "one")).await;
-        assert_eq!((status, &answer["results"][0]["action"]), (200, &json!("created")), "{answer}");
+        assert_eq!(
+            (status, &answer["results"][0]["action"]),
+            (200, &json!("created")),
+            "{answer}"
+        );
         assert_eq!(answer["errors"], json!([]));
         let waited = while_accepting(&mut sidecar, wait(&mesh, &answer["generation"])).await;
         assert_eq!(waited["done"], true, "{waited}");
-        assert_eq!(waited["proxies"][0]["id"], "productpage-1.default", "{waited}");
-        assert!(route_text(&sidecar).contains("x-rule"), "the route has changed");
+        assert_eq!(
+            waited["proxies"][0]["id"], "productpage-1.default",
+            "{waited}"
+        );
+        assert!(
+            route_text(&sidecar).contains("x-rule"),
+            "the route has changed"
+        );
 
         let (_, again) = mesh.apply(&rule("reviews", "one")).await;
         assert_eq!(again["results"][0]["action"], "unchanged", "{again}");
@@ -119,15 +145,23 @@ async fn nothing_that_was_acknowledged_is_lost() {
     sidecar.until(|s| route_text(s).contains("new")).await;
     let same = |kind: ResourceType| {
         let of = |held: &std::collections::BTreeMap<_, _>| -> Vec<_> {
-            held.iter().filter(|((k, _), _)| *k == kind).map(|(key, _)| key.clone()).collect()
+            held.iter()
+                .filter(|((k, _), _)| *k == kind)
+                .map(|(key, _)| key.clone())
+                .collect()
         };
         of(&before) == of(&sidecar.held)
     };
     assert!(same(ResourceType::Cluster) && same(ResourceType::Listener));
 
-    let body = json!({"objects": [{"kind": "VirtualService", "namespace": "default", "name": "reviews"}]});
+    let body =
+        json!({"objects": [{"kind": "VirtualService", "namespace": "default", "name": "reviews"}]});
     let (status, answer) = while_accepting(&mut sidecar, mesh.post("/v1/delete", body)).await;
-    assert_eq!((status, &answer["results"][0]["action"]), (200, &json!("deleted")), "{answer}");
+    assert_eq!(
+        (status, &answer["results"][0]["action"]),
+        (200, &json!("deleted")),
+        "{answer}"
+    );
     sidecar.until(|s| !route_text(s).contains("x-rule")).await;
     mesh.control.stop().await.expect("stops");
 }
@@ -135,13 +169,37 @@ async fn nothing_that_was_acknowledged_is_lost() {
 #[tokio::test]
 async fn strangers_are_refused() {
     let mesh = Mesh::start().await;
-    let error = mesh.certificate("wrong").await.expect_err("an unknown token");
-    assert_eq!((error.code, &*error.message), (Code::Unauthenticated, "request authenticate failure"));
+    let error = mesh
+        .certificate("wrong")
+        .await
+        .expect_err("an unknown token");
+    assert_eq!(
+        (error.code, &*error.message),
+        (Code::Unauthenticated, "request authenticate failure")
+    );
     for (token, app, namespace, want, why) in [
-        (Some("wrong".to_owned()), "productpage", "default", "UNAUTHENTICATED", "a wrong token"),
+        (
+            Some("wrong".to_owned()),
+            "productpage",
+            "default",
+            "UNAUTHENTICATED",
+            "a wrong token",
+        ),
         (None, "productpage", "default", "UNAUTHENTICATED", "nothing"),
-        (Some(token(1)), "productpage", "other", "PERMISSION_DENIED", "another namespace"),
-        (Some(token(1)), "reviews", "default", "PERMISSION_DENIED", "another account"),
+        (
+            Some(token(1)),
+            "productpage",
+            "other",
+            "PERMISSION_DENIED",
+            "another namespace",
+        ),
+        (
+            Some(token(1)),
+            "reviews",
+            "default",
+            "PERMISSION_DENIED",
+            "another account",
+        ),
     ] {
         let target = mesh.target(token.as_deref(), None);
         let mut sidecar = Sidecar::connect(target, node(app, namespace), Mode::Delta);
@@ -171,15 +229,34 @@ async fn a_refusal_by_a_proxy_is_in_the_status() {
     let (_, answer) = mesh.apply(&rule("reviews", "bad")).await;
     let update = sidecar.update().await;
     assert_eq!(update.kind, ResourceType::Route);
-    sidecar.handle.reject(&update, "route 9080: I do not like it".to_owned());
+    sidecar
+        .handle
+        .reject(&update, "route 9080: I do not like it".to_owned());
     let waited = wait(&mesh, &answer["generation"]).await;
     assert_eq!(waited["done"], false, "{waited}");
-    assert_eq!(waited["waiting"], json!(["productpage-1.default"]), "{waited}");
-    assert_eq!(waited["rejected"][0]["message"], "route 9080: I do not like it", "{waited}");
-    let (_, list) = mesh.get("/v1/objects?kind=VirtualService&name=reviews").await;
-    let conditions = list["items"][0]["status"]["conditions"].as_array().expect("conditions");
-    let programmed = conditions.iter().find(|c| c["type"] == "Programmed").expect("there");
-    assert_eq!((&programmed["status"], &programmed["reason"]), (&json!("False"), &json!("Rejected")));
+    assert_eq!(
+        waited["waiting"],
+        json!(["productpage-1.default"]),
+        "{waited}"
+    );
+    assert_eq!(
+        waited["rejected"][0]["message"], "route 9080: I do not like it",
+        "{waited}"
+    );
+    let (_, list) = mesh
+        .get("/v1/objects?kind=VirtualService&name=reviews")
+        .await;
+    let conditions = list["items"][0]["status"]["conditions"]
+        .as_array()
+        .expect("conditions");
+    let programmed = conditions
+        .iter()
+        .find(|c| c["type"] == "Programmed")
+        .expect("there");
+    assert_eq!(
+        (&programmed["status"], &programmed["reason"]),
+        (&json!("False"), &json!("Rejected"))
+    );
     let (_, metrics) = mesh.get("/metrics").await;
     let metrics = metrics.as_str().expect("text");
     let line = "pilot_total_xds_rejects{type=\"type.googleapis.com/\
@@ -195,12 +272,21 @@ async fn a_refusal_by_a_proxy_is_in_the_status() {
 #[tokio::test]
 async fn bad_input_changes_nothing_and_is_explained() {
     let mesh = Mesh::start().await;
-    let two = format!("{}---\n{}", rule("good", "one"), rule("bad", "two").replace("http:", "htpp:"));
+    let two = format!(
+        "{}---\n{}",
+        rule("good", "one"),
+        rule("bad", "two").replace("http:", "htpp:")
+    );
     let (status, answer) = mesh.apply(&two).await;
     assert_eq!(status, 422, "{answer}");
-    assert_eq!(answer["errors"][0]["line"], json!(13), "{answer}");
+    assert_eq!(answer["errors"][0]["line"], json!(16), "{answer}");
     let (_, list) = mesh.get("/v1/objects").await;
-    let kinds: Vec<&Value> = list["items"].as_array().expect("items").iter().map(|i| &i["kind"]).collect();
+    let kinds: Vec<&Value> = list["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .map(|i| &i["kind"])
+        .collect();
     assert_eq!(kinds, ["Namespace"], "nothing of it was applied");
 
     let pod = "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: 80}]}\n";
@@ -209,18 +295,31 @@ async fn bad_input_changes_nothing_and_is_explained() {
     let message = answer["errors"][0]["message"].as_str().expect("a message");
     assert!(message.contains("platform"), "{message}");
 
-    let (status, answer) = mesh.apply(&format!("{}---\n{}", rule("a", "one"), rule("a", "two"))).await;
+    let (status, answer) = mesh
+        .apply(&format!("{}---\n{}", rule("a", "one"), rule("a", "two")))
+        .await;
     assert_eq!(status, 422, "the same object twice: {answer}");
 
     mesh.apply(&rule("first", "one")).await;
     let files = json!([{"name": "second.yaml", "text": rule("second", "two")}]);
     let body = json!({"files": files, "namespace": "default", "dryRun": true});
     let (status, answer) = mesh.post("/v1/apply", body).await;
-    assert_eq!((status, &answer["results"][0]["action"]), (200, &json!("created")), "{answer}");
+    assert_eq!(
+        (status, &answer["results"][0]["action"]),
+        (200, &json!("created")),
+        "{answer}"
+    );
     let warnings = answer["warnings"].to_string();
-    assert!(warnings.contains("first"), "the clash names the other: {warnings}");
+    assert!(
+        warnings.contains("first"),
+        "the clash names the other: {warnings}"
+    );
     let (_, list) = mesh.get("/v1/objects?kind=vs").await;
-    assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "a dry run keeps nothing: {list}");
+    assert_eq!(
+        list["items"].as_array().map(Vec::len),
+        Some(1),
+        "a dry run keeps nothing: {list}"
+    );
 
     for (path, want) in [
         ("/v1/objects?kind=nonsense", 400),

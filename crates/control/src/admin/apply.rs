@@ -74,8 +74,10 @@ pub(super) async fn apply(surface: &Surface, request: &Request) -> Response {
     if !answer.errors.is_empty() {
         return respond(StatusCode::UNPROCESSABLE_ENTITY, &answer);
     }
-    let places: BTreeMap<ObjectKey, Arc<Object>> =
-        objects.iter().map(|object| (object.key(), object.clone())).collect();
+    let places: BTreeMap<ObjectKey, Arc<Object>> = objects
+        .iter()
+        .map(|object| (object.key(), object.clone()))
+        .collect();
     let changes = objects.into_iter().map(Change::Put).collect();
     let outcome = surface.applier.apply(changes, request.dry_run).await;
     finish(&mut answer, outcome, &places)
@@ -89,13 +91,23 @@ pub(super) async fn delete(surface: &Surface, request: &Request) -> Response {
     let published = surface.published.borrow().clone();
     let mut answer = Answer::default();
     let mut changes = Vec::new();
-    for ObjectName { kind, namespace, name } in &request.objects {
+    for ObjectName {
+        kind,
+        namespace,
+        name,
+    } in &request.objects
+    {
         let Some(kind) = Kind::from_name(kind).or_else(|| Kind::from_word(kind)) else {
-            answer.errors.push(failure(None, format!("the kind `{kind}` is not known")));
+            answer
+                .errors
+                .push(failure(None, format!("the kind `{kind}` is not known")));
             continue;
         };
         let key = ObjectKey::new(kind, if kind.namespaced() { namespace } else { "" }, name);
-        if let Some(file) = published.as_deref().and_then(|published| watched(published, &key)) {
+        if let Some(file) = published
+            .as_deref()
+            .and_then(|published| watched(published, &key))
+        {
             let message = format!("is defined by {file} in the watched directory");
             answer.errors.push(failure(Some(key), message));
             continue;
@@ -111,7 +123,9 @@ pub(super) async fn delete(surface: &Surface, request: &Request) -> Response {
 
 /// All objects of all files, and what is wrong with them.
 fn read(request: &ApplyRequest, published: Option<&Published>) -> (Vec<Arc<Object>>, Answer) {
-    let options = ParseOptions { default_namespace: request.namespace.clone() };
+    let options = ParseOptions {
+        default_namespace: request.namespace.clone(),
+    };
     let mut answer = Answer::default();
     let mut objects: Vec<Arc<Object>> = Vec::new();
     let mut seen: BTreeMap<ObjectKey, String> = BTreeMap::new();
@@ -166,7 +180,9 @@ fn finish(
                 ApplyError::Store(_) => StatusCode::INSUFFICIENT_STORAGE,
                 ApplyError::Closed => StatusCode::SERVICE_UNAVAILABLE,
             };
-            answer.errors.push(failure(None, format!("nothing was changed: {reason}")));
+            answer
+                .errors
+                .push(failure(None, format!("nothing was changed: {reason}")));
             return respond(status, answer);
         }
     };

@@ -56,24 +56,45 @@ impl Filter {
             }
         };
         let mut labels = Vec::new();
-        for term in some("labels").unwrap_or_default().split(',').filter(|term| !term.is_empty()) {
-            let unequal = term.split_once("!=").map(|(key, value)| (key, value, false));
+        for term in some("labels")
+            .unwrap_or_default()
+            .split(',')
+            .filter(|term| !term.is_empty())
+        {
+            let unequal = term
+                .split_once("!=")
+                .map(|(key, value)| (key, value, false));
             let equal = || term.split_once('=').map(|(key, value)| (key, value, true));
             let Some((key, value, wanted)) = unequal.or_else(equal) else {
-                return Err(format!("the label selector `{term}` is not KEY=VALUE or KEY!=VALUE"));
+                return Err(format!(
+                    "the label selector `{term}` is not KEY=VALUE or KEY!=VALUE"
+                ));
             };
-            labels.push((key.to_owned(), value.trim_start_matches('=').to_owned(), wanted));
+            labels.push((
+                key.to_owned(),
+                value.trim_start_matches('=').to_owned(),
+                wanted,
+            ));
         }
-        Ok(Filter { kind, namespace: some("namespace"), name: some("name"), labels })
+        Ok(Filter {
+            kind,
+            namespace: some("namespace"),
+            name: some("name"),
+            labels,
+        })
     }
 
     fn matches(&self, object: &Object) -> bool {
         let meta = &object.meta;
         self.kind.is_none_or(|kind| kind == meta.kind)
-            && self.namespace.as_ref().is_none_or(|namespace| *namespace == meta.namespace)
+            && self
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| *namespace == meta.namespace)
             && self.name.as_ref().is_none_or(|name| *name == meta.name)
-            && self.labels.iter().all(|(key, value, wanted)| {
-                (meta.labels.get(key) == Some(value)) == *wanted
-            })
+            && self
+                .labels
+                .iter()
+                .all(|(key, value, wanted)| (meta.labels.get(key) == Some(value)) == *wanted)
     }
 }

@@ -35,7 +35,10 @@ pub(super) async fn wait(surface: &Surface, request: &Request) -> Response {
         }
     };
     let _ = tokio::time::timeout(timeout, settled).await;
-    json(StatusCode::OK, report(generation, &surface.proxies.list()).to_string())
+    json(
+        StatusCode::OK,
+        report(generation, &surface.proxies.list()).to_string(),
+    )
 }
 
 /// It has acknowledged everything, or it refuses something and nothing more is on its way.
@@ -46,7 +49,12 @@ fn is_settled(proxy: &Proxy, generation: u64) -> bool {
 
 /// The newest generation that all its types have been compared with.
 fn newest_seen(proxy: &Proxy) -> u64 {
-    proxy.types.values().map(|(sent, _)| *sent).min().unwrap_or(0)
+    proxy
+        .types
+        .values()
+        .map(|(sent, _)| *sent)
+        .min()
+        .unwrap_or(0)
 }
 
 fn report(generation: u64, proxies: &[Proxy]) -> Value {
@@ -92,9 +100,21 @@ fn state(proxy: &Proxy, generation: u64) -> &'static str {
 }
 
 pub(super) fn proxies(surface: &Surface) -> Response {
-    let newest = surface.published.borrow().as_ref().map_or(0, |now| now.generation());
-    let list: Vec<Value> = surface.proxies.list().iter().map(|proxy| describe(proxy, newest)).collect();
-    json(StatusCode::OK, value!({ "generation": newest, "proxies": list }).to_string())
+    let newest = surface
+        .published
+        .borrow()
+        .as_ref()
+        .map_or(0, |now| now.generation());
+    let list: Vec<Value> = surface
+        .proxies
+        .list()
+        .iter()
+        .map(|proxy| describe(proxy, newest))
+        .collect();
+    json(
+        StatusCode::OK,
+        value!({ "generation": newest, "proxies": list }).to_string(),
+    )
 }
 
 fn describe(proxy: &Proxy, newest: u64) -> Value {
@@ -129,7 +149,9 @@ fn version(proxy: &Proxy) -> String {
 
 /// `30s`, `500ms`, `2m`, or a number of seconds.
 fn duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;
     match unit {

@@ -114,14 +114,27 @@ pub(crate) fn differences(old: &Contents, new: &Contents) -> Vec<Event> {
             events.push(endpoints(key, set.clone()));
         }
     }
-    for key in old.endpoints.keys().filter(|key| !new.endpoints.contains_key(*key)) {
+    for key in old
+        .endpoints
+        .keys()
+        .filter(|key| !new.endpoints.contains_key(*key))
+    {
         events.push(endpoints(key, Vec::new()));
     }
-    let gone = old.workloads.keys().filter(|key| !new.workloads.contains_key(*key));
+    let gone = old
+        .workloads
+        .keys()
+        .filter(|key| !new.workloads.contains_key(*key));
     events.extend(gone.cloned().map(Event::WorkloadRemoved));
-    let gone = old.services.keys().filter(|key| !new.services.contains_key(*key));
+    let gone = old
+        .services
+        .keys()
+        .filter(|key| !new.services.contains_key(*key));
     events.extend(gone.cloned().map(Event::ServiceRemoved));
-    let gone = old.namespaces.keys().filter(|key| !new.namespaces.contains_key(*key));
+    let gone = old
+        .namespaces
+        .keys()
+        .filter(|key| !new.namespaces.contains_key(*key));
     events.extend(gone.cloned().map(Event::ObjectRemoved));
     events
 }

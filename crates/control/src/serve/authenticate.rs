@@ -59,8 +59,16 @@ impl Tokens {
     /// Looked up by hash: comparing takes the same time whatever the token is.
     fn holder(&self, token: &str) -> Option<Holder> {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
-        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&hex).cloned()
+        let hex: String = digest
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&hex)
+            .cloned()
     }
 }
 
@@ -75,13 +83,20 @@ impl Authenticator {
     /// The first way that the caller offers decides; a bad one is not made good by another.
     pub fn caller(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, AuthenticateError> {
         if peer.has_certificate {
-            let id = peer.id.clone().filter(|id| id.trust_domain == self.trust_domain);
+            let id = peer
+                .id
+                .clone()
+                .filter(|id| id.trust_domain == self.trust_domain);
             let id = id.ok_or(AuthenticateError::Certificate)?;
             return Ok(Caller { id, pod: None });
         }
         let token = bearer(headers).ok_or(AuthenticateError::Nothing)?;
         let holder = self.tokens.holder(token).ok_or(AuthenticateError::Token)?;
-        let Holder { namespace, service_account, pod } = holder;
+        let Holder {
+            namespace,
+            service_account,
+            pod,
+        } = holder;
         let id = SpiffeId::new(self.trust_domain.clone(), &namespace, &service_account)
             .map_err(|error| AuthenticateError::Identity(error.to_string()))?;
         Ok(Caller { id, pod: Some(pod) })
@@ -91,7 +106,10 @@ impl Authenticator {
 /// The token of `authorization: Bearer …` (or Istio's old prefix).
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
-    let token = value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("Istio "))?.trim();
+    let token = value
+        .strip_prefix("Bearer ")
+        .or_else(|| value.strip_prefix("Istio "))?
+        .trim();
     (!token.is_empty()).then_some(token)
 }
 
@@ -104,7 +122,11 @@ mod tests {
 
     fn peer(id: Option<&str>, has_certificate: bool) -> Peer {
         let id = id.map(|id| id.parse().expect("an id"));
-        Peer { address: ([127, 0, 0, 1], 1).into(), has_certificate, id }
+        Peer {
+            address: ([127, 0, 0, 1], 1).into(),
+            has_certificate,
+            id,
+        }
     }
 
     #[test]
@@ -117,18 +139,54 @@ mod tests {
             token_sha256: SHA256_OF_SECRET.to_uppercase(),
             ..PodEntry::default()
         };
-        let without_token = PodEntry { token_sha256: String::new(), ..pod.clone() };
+        let without_token = PodEntry {
+            token_sha256: String::new(),
+            ..pod.clone()
+        };
         tokens.replace([pod, without_token].iter());
         let trust_domain = TrustDomain::new("td").expect("a domain");
-        let authenticator = Authenticator { tokens: tokens.clone(), trust_domain };
+        let authenticator = Authenticator {
+            tokens: tokens.clone(),
+            trust_domain,
+        };
         let mine = "spiffe://td/ns/default/sa/reviews";
         let cases = [
-            (peer(None, false), Some("Bearer secret"), Ok(mine), "a token"),
-            (peer(None, false), Some("Istio secret"), Ok(mine), "the old prefix"),
-            (peer(None, false), Some("Bearer wrong"), Err(AuthenticateError::Token), "another"),
-            (peer(None, false), Some("Bearer "), Err(AuthenticateError::Nothing), "empty"),
-            (peer(None, false), Some("secret"), Err(AuthenticateError::Nothing), "no scheme"),
-            (peer(None, false), None, Err(AuthenticateError::Nothing), "nothing"),
+            (
+                peer(None, false),
+                Some("Bearer secret"),
+                Ok(mine),
+                "a token",
+            ),
+            (
+                peer(None, false),
+                Some("Istio secret"),
+                Ok(mine),
+                "the old prefix",
+            ),
+            (
+                peer(None, false),
+                Some("Bearer wrong"),
+                Err(AuthenticateError::Token),
+                "another",
+            ),
+            (
+                peer(None, false),
+                Some("Bearer "),
+                Err(AuthenticateError::Nothing),
+                "empty",
+            ),
+            (
+                peer(None, false),
+                Some("secret"),
+                Err(AuthenticateError::Nothing),
+                "no scheme",
+            ),
+            (
+                peer(None, false),
+                None,
+                Err(AuthenticateError::Nothing),
+                "nothing",
+            ),
             (peer(Some(mine), true), None, Ok(mine), "a certificate"),
             (
                 peer(Some("spiffe://other/ns/default/sa/reviews"), true),
@@ -136,14 +194,21 @@ mod tests {
                 Err(AuthenticateError::Certificate),
                 "a foreign trust domain is not healed by a token",
             ),
-            (peer(None, true), None, Err(AuthenticateError::Certificate), "without an id"),
+            (
+                peer(None, true),
+                None,
+                Err(AuthenticateError::Certificate),
+                "without an id",
+            ),
         ];
         for (peer, header, want, why) in cases {
             let mut headers = HeaderMap::new();
             if let Some(header) = header {
                 headers.insert("authorization", header.parse().expect("a value"));
             }
-            let got = authenticator.caller(&peer, &headers).map(|caller| caller.id.to_string());
+            let got = authenticator
+                .caller(&peer, &headers)
+                .map(|caller| caller.id.to_string());
             assert_eq!(got, want.map(str::to_owned), "{why}");
         }
         tokens.replace([].iter());

@@ -51,7 +51,9 @@ pub(crate) async fn accept(
             let place = free.clone().acquire_owned().await;
             (place, listener.accept().await)
         };
-        let Some((place, accepted)) = drain.unless_draining(next).await else { break };
+        let Some((place, accepted)) = drain.unless_draining(next).await else {
+            break;
+        };
         match accepted {
             Ok((io, address)) => {
                 let (tls, services, drain) = (tls.clone(), services.clone(), drain.clone());
@@ -98,7 +100,12 @@ async fn serve(
     };
     let limits = Limits::default();
     let draining = drain.clone();
-    let ended = serve_connection(io, handler, &limits, async move { draining.started().await });
+    let ended = serve_connection(
+        io,
+        handler,
+        &limits,
+        async move { draining.started().await },
+    );
     if let Err(error) = ended.await {
         tracing::debug!(%address, %error, "discovery connection ended");
     }

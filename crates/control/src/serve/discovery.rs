@@ -62,7 +62,12 @@ impl Request {
 impl Discovery {
     /// Serves one stream until either side ends it.
     pub async fn serve(&self, call: Call, mode: Mode, peer: &Peer) -> Result<(), Status> {
-        let Call { headers, mut requests, responses, .. } = call;
+        let Call {
+            headers,
+            mut requests,
+            responses,
+            ..
+        } = call;
         let caller = self.authenticator.caller(peer, &headers).map_err(|error| {
             tracing::info!(%error, peer = %peer.address, "discovery stream refused");
             Status::new(Code::Unauthenticated, "authentication failure")
@@ -70,8 +75,12 @@ impl Discovery {
         let reading = Request::read(mode, &mut requests);
         let first = tokio::time::timeout(FIRST_REQUEST, reading).await;
         let first = first.map_err(|_| Status::new(Code::DeadlineExceeded, "no request came"))?;
-        let Some(mut first) = first? else { return Ok(()) };
-        let node = first.take_node().ok_or_else(|| node_status(&NodeError::Missing))?;
+        let Some(mut first) = first? else {
+            return Ok(());
+        };
+        let node = first
+            .take_node()
+            .ok_or_else(|| node_status(&NodeError::Missing))?;
         let (mut client, connected) = self.connect(node, mode, caller, peer)?;
         let gauge = self.metrics.connected.with(&[env!("CARGO_PKG_VERSION")]);
         let _counted = Counted::new(gauge);
@@ -119,7 +128,9 @@ impl Discovery {
             node_status(&error)
         })?;
         let now = self.clock.now();
-        let connected = self.proxies.connect(&client.node, &client.view, peer.address, now);
+        let connected = self
+            .proxies
+            .connect(&client.node, &client.view, peer.address, now);
         tracing::info!(node = %name, connection = connected.number(), ?mode, "proxy connected");
         Ok((client, connected))
     }
@@ -137,7 +148,10 @@ impl Discovery {
                 self.metrics.rejects.with(&[kind.type_url()]).increment();
             }
             Meaning::Stale(kind) => {
-                self.metrics.expired_nonces.with(&[kind.type_url()]).increment();
+                self.metrics
+                    .expired_nonces
+                    .with(&[kind.type_url()])
+                    .increment();
             }
             Meaning::Unknown(type_url) => {
                 tracing::debug!(%type_url, "a request for an unknown type");
@@ -169,7 +183,9 @@ impl Discovery {
         connected.update(&client.stream, &client.view);
         let generation = client.published.generation();
         if before < generation && client.stream.synced() == generation {
-            self.metrics.convergence_time.observe(client.published.at.elapsed().as_secs_f64());
+            self.metrics
+                .convergence_time
+                .observe(client.published.at.elapsed().as_secs_f64());
         }
         for response in written {
             self.write(&response, responses).await?;
@@ -182,7 +198,10 @@ impl Discovery {
         let message = response.encode();
         let bytes: usize = message.iter().map(bytes::Bytes::len).sum();
         self.metrics.pushes.with(&[&label]).increment();
-        self.metrics.config_size.with(&[response.kind.type_url()]).observe(bytes as f64);
+        self.metrics
+            .config_size
+            .with(&[response.kind.type_url()])
+            .observe(bytes as f64);
         responses.send(message).await
     }
 }

@@ -76,7 +76,12 @@ pub(crate) struct Connected {
 impl Proxies {
     pub(crate) fn new() -> Proxies {
         let (changed, _) = watch::channel(0);
-        Proxies { inner: Arc::new(Inner { table: Mutex::default(), changed }) }
+        Proxies {
+            inner: Arc::new(Inner {
+                table: Mutex::default(),
+                changed,
+            }),
+        }
     }
 
     /// All of them, by time of connection.
@@ -124,16 +129,25 @@ impl Proxies {
         table.proxies.insert(number, proxy);
         drop(table);
         self.notify();
-        Connected { proxies: self.clone(), number }
+        Connected {
+            proxies: self.clone(),
+            number,
+        }
     }
 
     /// How far a proxy had come at its last update.
     pub(crate) fn synced(&self, connected: &Connected) -> u64 {
-        self.table().proxies.get(&connected.number).map_or(0, |proxy| proxy.synced)
+        self.table()
+            .proxies
+            .get(&connected.number)
+            .map_or(0, |proxy| proxy.synced)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.inner.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .table
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn notify(&self) {
@@ -148,7 +162,9 @@ impl Connected {
 
     /// Takes over what the stream knows.
     pub fn update(&self, stream: &Stream, view: &Arc<ProxyView>) {
-        let types = stream.kinds().filter_map(|kind| Some((kind, stream.progress(kind)?)));
+        let types = stream
+            .kinds()
+            .filter_map(|kind| Some((kind, stream.progress(kind)?)));
         let types: BTreeMap<_, _> = types.collect();
         let rejections: Vec<Rejected> = stream
             .rejections()

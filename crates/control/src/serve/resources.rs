@@ -33,9 +33,19 @@ impl Client {
         metrics: Metrics,
     ) -> Result<Client, NodeError> {
         let view = Arc::new(ProxyView::from_node(&node, Some(&id), &published.snapshot)?);
-        let node = Arc::new(Node { extensions: Vec::new(), ..node });
+        let node = Arc::new(Node {
+            extensions: Vec::new(),
+            ..node
+        });
         stream.changed(published.generation(), &BTreeMap::new());
-        Ok(Client { stream, view, node, published, id, metrics })
+        Ok(Client {
+            stream,
+            view,
+            node,
+            published,
+            id,
+            metrics,
+        })
     }
 
     /// Goes on to a newer generation.
@@ -45,8 +55,9 @@ impl Client {
             None => all(),
             Some(changes) => {
                 let changes: Vec<&Changes> = changes.collect();
-                let view_changes =
-                    changes.iter().any(|changes| changes.everything || !changes.workloads.is_empty());
+                let view_changes = changes
+                    .iter()
+                    .any(|changes| changes.everything || !changes.workloads.is_empty());
                 match view_changes && self.rebuild_view(&published) {
                     true => all(),
                     false => self.concerned(&changes),
@@ -110,8 +121,11 @@ impl Client {
         if !is_narrow {
             return None;
         }
-        let hosts: BTreeSet<&str> =
-            changes.endpoints.iter().map(|service| service.hostname.as_str()).collect();
+        let hosts: BTreeSet<&str> = changes
+            .endpoints
+            .iter()
+            .map(|service| service.hostname.as_str())
+            .collect();
         let concerns = |name: &&String| {
             let host = name.rsplit('|').next().unwrap_or(name);
             hosts.contains(host) || name.starts_with("outbound_.")
@@ -122,7 +136,10 @@ impl Client {
 }
 
 fn all() -> BTreeMap<ResourceType, Scope> {
-    ResourceType::ALL.iter().map(|kind| (*kind, Scope::All)).collect()
+    ResourceType::ALL
+        .iter()
+        .map(|kind| (*kind, Scope::All))
+        .collect()
 }
 
 fn add_names(
@@ -130,7 +147,10 @@ fn add_names(
     kind: ResourceType,
     names: BTreeSet<String>,
 ) {
-    match concerned.entry(kind).or_insert_with(|| Scope::Names(BTreeSet::new())) {
+    match concerned
+        .entry(kind)
+        .or_insert_with(|| Scope::Names(BTreeSet::new()))
+    {
         Scope::All => {}
         Scope::Names(known) => known.extend(names),
     }
@@ -148,15 +168,14 @@ impl Source for Translator<'_> {
         self.published.generation()
     }
 
-    fn generate(
-        &mut self,
-        kind: ResourceType,
-        names: Option<&BTreeSet<String>>,
-    ) -> Vec<Resource> {
+    fn generate(&mut self, kind: ResourceType, names: Option<&BTreeSet<String>>) -> Vec<Resource> {
         let started = Instant::now();
         let resources = pilot::generate(&self.published.snapshot, self.view, kind, names);
         let label = Metrics::type_label(kind);
-        self.metrics.push_time.with(&[&label]).observe(started.elapsed().as_secs_f64());
+        self.metrics
+            .push_time
+            .with(&[&label])
+            .observe(started.elapsed().as_secs_f64());
         resources
     }
 }

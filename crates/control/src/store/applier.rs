@@ -76,13 +76,13 @@ pub struct Applier(mpsc::Sender<Request>);
 
 impl Applier {
     /// All changes or none.
-    pub async fn apply(
-        &self,
-        changes: Vec<Change>,
-        dry_run: bool,
-    ) -> Result<Outcome, ApplyError> {
+    pub async fn apply(&self, changes: Vec<Change>, dry_run: bool) -> Result<Outcome, ApplyError> {
         let (done, outcome) = oneshot::channel();
-        let request = Request { changes, dry_run, done };
+        let request = Request {
+            changes,
+            dry_run,
+            done,
+        };
         self.0.send(request).await.map_err(|_| ApplyError::Closed)?;
         outcome.await.map_err(|_| ApplyError::Closed)?
     }
@@ -105,18 +105,37 @@ impl Writer {
         clock: Clock,
     ) -> (Writer, Applier) {
         let (sender, requests) = mpsc::channel(QUEUED_REQUESTS);
-        (Writer { requests, store, sources, published, clock }, Applier(sender))
+        (
+            Writer {
+                requests,
+                store,
+                sources,
+                published,
+                clock,
+            },
+            Applier(sender),
+        )
     }
 
     /// Reports what is stored, then serves requests until the drain starts.
     pub async fn run(mut self, drain: daemon::drain::DrainWatch) {
-        let stored = self.store.objects().values().cloned().map(Event::Object).collect();
+        let stored = self
+            .store
+            .objects()
+            .values()
+            .cloned()
+            .map(Event::Object)
+            .collect();
         if !self.sources.send(Source::Applied, stored).await {
             return;
         }
         // A commit that has begun is finished: the request ends with an answer.
         while let Some(Some(request)) = drain.unless_draining(self.requests.recv()).await {
-            let Request { changes, dry_run, done } = request;
+            let Request {
+                changes,
+                dry_run,
+                done,
+            } = request;
             let (writer, outcome) = self.handle(changes, dry_run).await;
             let _ = done.send(outcome);
             match writer {
@@ -135,7 +154,10 @@ impl Writer {
             changes.iter().map(|change| self.action(change)).collect();
         let is_needed = |action: Action| !matches!(action, Action::Unchanged | Action::NotFound);
         let actions = results.iter().map(|(_, action)| *action);
-        let needed = changes.into_iter().zip(actions).filter(|(_, action)| is_needed(*action));
+        let needed = changes
+            .into_iter()
+            .zip(actions)
+            .filter(|(_, action)| is_needed(*action));
         let needed: Vec<Change> = needed.map(|(change, _)| change).collect();
         if dry_run {
             let events = needed.into_iter().map(event).collect();
@@ -163,7 +185,9 @@ impl Writer {
                 Err(error) => return (Some(self), Err(error.into())),
             };
             let events = stored.into_iter().map(Event::Object);
-            let events = events.chain(deleted.into_iter().map(Event::ObjectRemoved)).collect();
+            let events = events
+                .chain(deleted.into_iter().map(Event::ObjectRemoved))
+                .collect();
             match self.sources.send_and_wait(Source::Applied, events).await {
                 Some(number) => generation = number,
                 None => return (None, Err(ApplyError::Closed)),
@@ -175,7 +199,11 @@ impl Writer {
             concerned.contains(key) || !before.iter().any(|(k, p)| k == key && p == problem)
         };
         let problems = after.into_iter().filter(is_news).collect();
-        let outcome = Outcome { results, problems, generation };
+        let outcome = Outcome {
+            results,
+            problems,
+            generation,
+        };
         (Some(self), Ok(outcome))
     }
 
@@ -194,7 +222,11 @@ impl Writer {
                 concerns(key) || !before.iter().any(|(k, p)| k == key && p == problem)
             })
             .collect();
-        Outcome { results, problems, generation }
+        Outcome {
+            results,
+            problems,
+            generation,
+        }
     }
 
     fn action(&self, change: &Change) -> (ObjectKey, Action) {
@@ -210,20 +242,32 @@ impl Writer {
             }
             Change::Delete(key) => {
                 let is_there = self.store.objects().contains_key(key);
-                (key.clone(), if is_there { Action::Deleted } else { Action::NotFound })
+                (
+                    key.clone(),
+                    if is_there {
+                        Action::Deleted
+                    } else {
+                        Action::NotFound
+                    },
+                )
             }
         }
     }
 
     fn generation(&self) -> u64 {
-        self.published.borrow().as_ref().map_or(0, |published| published.generation())
+        self.published
+            .borrow()
+            .as_ref()
+            .map_or(0, |published| published.generation())
     }
 
     fn problems(&self) -> Vec<(ObjectKey, Problem)> {
         let published = self.published.borrow().clone();
         published.map_or_else(Vec::new, |published| {
             let problems = published.snapshot.statuses().problems();
-            problems.map(|(key, problem)| (key.clone(), problem.clone())).collect()
+            problems
+                .map(|(key, problem)| (key.clone(), problem.clone()))
+                .collect()
         })
     }
 }

@@ -24,7 +24,10 @@ pub struct DirectoryProblems(Arc<Mutex<Vec<Diagnostic>>>);
 impl DirectoryProblems {
     /// All of them, by file.
     pub fn list(&self) -> Vec<Diagnostic> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn replace(&self, problems: Vec<Diagnostic>) {
@@ -82,11 +85,20 @@ impl Contents {
             let parsed = parse(file, text, &ParseOptions::default());
             let has_errors = parsed.has_errors();
             problems.extend(parsed.diagnostics);
-            for object in parsed.objects.into_iter().filter(|o| is_configuration(o.meta.kind)) {
-                objects.entry(object.key()).or_insert_with(|| Arc::new(object));
+            for object in parsed
+                .objects
+                .into_iter()
+                .filter(|o| is_configuration(o.meta.kind))
+            {
+                objects
+                    .entry(object.key())
+                    .or_insert_with(|| Arc::new(object));
             }
             if has_errors {
-                let of_file = self.objects.iter().filter(|(_, o)| *o.origin.file == **file);
+                let of_file = self
+                    .objects
+                    .iter()
+                    .filter(|(_, o)| *o.origin.file == **file);
                 for (key, object) in of_file {
                     objects.entry(key.clone()).or_insert_with(|| object.clone());
                 }
@@ -96,12 +108,17 @@ impl Contents {
     }
 
     fn events_to(&self, new: &Contents) -> Vec<Event> {
-        let changed = new.objects.iter().filter(|(key, object)| {
-            self.objects.get(*key) != Some(*object)
-        });
-        let mut events: Vec<Event> =
-            changed.map(|(_, object)| Event::Object(object.clone())).collect();
-        let gone = self.objects.keys().filter(|key| !new.objects.contains_key(*key));
+        let changed = new
+            .objects
+            .iter()
+            .filter(|(key, object)| self.objects.get(*key) != Some(*object));
+        let mut events: Vec<Event> = changed
+            .map(|(_, object)| Event::Object(object.clone()))
+            .collect();
+        let gone = self
+            .objects
+            .keys()
+            .filter(|key| !new.objects.contains_key(*key));
         events.extend(gone.cloned().map(Event::ObjectRemoved));
         events
     }
@@ -122,7 +139,9 @@ fn read_files(directory: &Path) -> BTreeMap<String, String> {
         for entry in entries.flatten() {
             let path = entry.path();
             let name = entry.file_name();
-            let Ok(kind) = std::fs::metadata(&path) else { continue };
+            let Ok(kind) = std::fs::metadata(&path) else {
+                continue;
+            };
             if name.to_string_lossy().starts_with('.') {
                 continue;
             }
@@ -134,7 +153,9 @@ fn read_files(directory: &Path) -> BTreeMap<String, String> {
             let extension = path.extension().and_then(|extension| extension.to_str());
             let is_text = matches!(extension, Some("yaml" | "yml" | "json"));
             if kind.is_file() && is_text && kind.len() <= MAX_FILE {
-                let Ok(text) = std::fs::read_to_string(&path) else { continue };
+                let Ok(text) = std::fs::read_to_string(&path) else {
+                    continue;
+                };
                 let relative = path.strip_prefix(directory).unwrap_or(&path);
                 texts.insert(relative.to_string_lossy().into_owned(), text);
             }
@@ -155,7 +176,10 @@ mod tests {
     }
 
     fn texts(files: &[(&str, String)]) -> BTreeMap<String, String> {
-        files.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect()
+        files
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), text.clone()))
+            .collect()
     }
 
     #[test]
@@ -169,13 +193,23 @@ mod tests {
         let (second, problems) = first.next(texts(&[("x.yaml", bad)]));
         assert!(!problems.is_empty());
         let events = first.events_to(&second);
-        let [Event::Object(object)] = events.as_slice() else { panic!("{events:?}") };
-        assert_eq!(object.meta.name, "one", "what is good of it is taken, `two` stays");
+        let [Event::Object(object)] = events.as_slice() else {
+            panic!("{events:?}")
+        };
+        assert_eq!(
+            object.meta.name, "one",
+            "what is good of it is taken, `two` stays"
+        );
 
         let (third, _) = second.next(texts(&[("y.yaml", rule("one", "c"))]));
         let events = second.events_to(&third);
-        let [Event::ObjectRemoved(key)] = events.as_slice() else { panic!("{events:?}") };
-        assert_eq!(key.name, "two", "the file is gone, and what moved is not new");
+        let [Event::ObjectRemoved(key)] = events.as_slice() else {
+            panic!("{events:?}")
+        };
+        assert_eq!(
+            key.name, "two",
+            "the file is gone, and what moved is not new"
+        );
     }
 
     #[test]
@@ -186,7 +220,14 @@ mod tests {
             std::fs::create_dir_all(path.parent().expect("below")).expect("creates");
             std::fs::write(path, "x").expect("writes");
         };
-        for name in ["a.yaml", "sub/b.yml", "c.json", "d.txt", ".hidden.yaml", ".git/e.yaml"] {
+        for name in [
+            "a.yaml",
+            "sub/b.yml",
+            "c.json",
+            "d.txt",
+            ".hidden.yaml",
+            ".git/e.yaml",
+        ] {
             write(name);
         }
         let found: Vec<String> = read_files(folder.path()).into_keys().collect();

@@ -68,8 +68,11 @@ pub struct ObjectStore {
 impl ObjectStore {
     /// Opens or creates the file and reads all objects.
     pub fn open(path: &Path) -> Result<ObjectStore, StoreError> {
-        let mut store =
-            ObjectStore { path: path.to_owned(), database: None, objects: BTreeMap::new() };
+        let mut store = ObjectStore {
+            path: path.to_owned(),
+            database: None,
+            objects: BTreeMap::new(),
+        };
         store.objects = store.read()?;
         Ok(store)
     }
@@ -127,7 +130,10 @@ impl ObjectStore {
     }
 
     fn storage(&self, error: redb::Error) -> StoreError {
-        StoreError::Storage { path: self.path.clone(), reason: error.to_string() }
+        StoreError::Storage {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        }
     }
 }
 
@@ -164,14 +170,18 @@ fn write(
     {
         let mut objects = transaction.open_table(OBJECTS)?;
         let mut counters = transaction.open_table(COUNTERS)?;
-        let mut version = counters.get(RESOURCE_VERSION)?.map_or(0, |value| value.value());
+        let mut version = counters
+            .get(RESOURCE_VERSION)?
+            .map_or(0, |value| value.value());
         for change in changes {
             version += 1;
             match change {
                 Change::Put(object) => {
                     let mut object = Object::clone(object);
                     let key = object.key();
-                    let before = known.get(&key).and_then(|object| object.meta.creation_timestamp);
+                    let before = known
+                        .get(&key)
+                        .and_then(|object| object.meta.creation_timestamp);
                     object.meta.creation_timestamp = Some(before.unwrap_or(now));
                     object.meta.resource_version = version;
                     objects.insert(key.to_string().as_str(), encode(&object).as_str())?;
@@ -204,11 +214,19 @@ fn encode(object: &Object) -> String {
 fn decode(text: &str) -> Result<Object, String> {
     let mut record: Record = serde_json::from_str(text).map_err(|error| error.to_string())?;
     // What the server wrote is kept beside the object; users may not write it.
-    if let Some(meta) = record.object.get_mut("metadata").and_then(|meta| meta.as_object_mut()) {
+    if let Some(meta) = record
+        .object
+        .get_mut("metadata")
+        .and_then(|meta| meta.as_object_mut())
+    {
         meta.remove("resourceVersion");
         meta.remove("creationTimestamp");
     }
-    let parsed = parse(&record.file, &record.object.to_string(), &ParseOptions::default());
+    let parsed = parse(
+        &record.file,
+        &record.object.to_string(),
+        &ParseOptions::default(),
+    );
     if let Some(diagnostic) = parsed.diagnostics.iter().find(|d| d.is_error()) {
         return Err(diagnostic.to_string());
     }
@@ -244,19 +262,33 @@ mod tests {
         {
             let mut store = ObjectStore::open(&path).expect("creates");
             let put = |name: &str, host: &str| Change::Put(virtual_service(name, host));
-            store.commit(&[put("one", "a.com"), put("two", "b.com")], 100).expect("commits");
+            store
+                .commit(&[put("one", "a.com"), put("two", "b.com")], 100)
+                .expect("commits");
             store.commit(&[put("one", "c.com")], 200).expect("commits");
             let delete = Change::Delete(ObjectKey::new(Kind::VirtualService, "a", "two"));
-            let (_, deleted) = store.commit(&[delete.clone(), delete], 300).expect("commits");
+            let (_, deleted) = store
+                .commit(&[delete.clone(), delete], 300)
+                .expect("commits");
             assert_eq!(deleted.len(), 1, "deleted once");
         }
         let store = ObjectStore::open(&path).expect("opens");
         assert_eq!(store.objects().len(), 1);
         let object = &store.objects()[&key];
-        assert_eq!(object.spec, virtual_service("one", "c.com").spec, "the newest spec");
+        assert_eq!(
+            object.spec,
+            virtual_service("one", "c.com").spec,
+            "the newest spec"
+        );
         assert_eq!(object.meta.labels["app"], "web");
-        assert_eq!((object.meta.creation_timestamp, object.meta.resource_version), (Some(100), 3));
-        assert_eq!((&*object.origin.file, object.origin.line), ("rules.yaml", 1));
+        assert_eq!(
+            (object.meta.creation_timestamp, object.meta.resource_version),
+            (Some(100), 3)
+        );
+        assert_eq!(
+            (&*object.origin.file, object.origin.line),
+            ("rules.yaml", 1)
+        );
     }
 
     #[test]

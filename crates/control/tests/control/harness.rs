@@ -35,21 +35,34 @@ pub struct Mesh {
 
 fn sha256(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 pub fn pod(app: &str, number: u8, token: &str) -> PodEntry {
-    let labels = [("app", app), ("version", "v1"), ("security.istio.io/tlsMode", "istio")];
+    let labels = [
+        ("app", app),
+        ("version", "v1"),
+        ("security.istio.io/tlsMode", "istio"),
+    ];
     PodEntry {
         namespace: "default".into(),
         name: format!("{app}-{number}"),
         uid: format!("{app}-{number}"),
         ip: format!("10.0.{}.{number}", app.len()),
-        labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        labels: labels
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
         service_account: format!("bookinfo-{app}"),
         ready: true,
         workload_name: format!("{app}-v1"),
-        ports: vec![ContainerPort { name: "http".into(), container_port: 9080 }],
+        ports: vec![ContainerPort {
+            name: "http".into(),
+            container_port: 9080,
+        }],
         token_sha256: sha256(&format!("{token}-{number}")),
         ..PodEntry::default()
     }
@@ -68,35 +81,62 @@ pub fn service(app: &str, address: &str) -> serde_json::Value {
 
 pub fn registry() -> RegistryFile {
     RegistryFile {
-        services: vec![service("reviews", "10.1.0.1"), service("productpage", "10.1.0.2")],
+        services: vec![
+            service("reviews", "10.1.0.1"),
+            service("productpage", "10.1.0.2"),
+        ],
         pods: vec![
             pod("reviews", 1, REVIEWS_TOKEN),
             pod("reviews", 2, REVIEWS_TOKEN),
             pod("productpage", 1, PRODUCTPAGE_TOKEN),
         ],
-        namespaces: vec![NamespaceEntry { name: "default".into(), labels: BTreeMap::new() }],
+        namespaces: vec![NamespaceEntry {
+            name: "default".into(),
+            labels: BTreeMap::new(),
+        }],
     }
 }
 
 impl Mesh {
     pub async fn start() -> Mesh {
+        Mesh::start_with(None).await
+    }
+
+    pub async fn start_with(mesh_config: Option<&str>) -> Mesh {
         let directory = tempfile::tempdir().expect("a directory");
         let mut options = Options::new(directory.path().join("state"));
         options.registry = Some(directory.path().join("registry.json"));
         options.xds_address = ([127, 0, 0, 1], 0).into();
         options.monitoring_address = ([127, 0, 0, 1], 0).into();
+        if let Some(text) = mesh_config {
+            let path = directory.path().join("mesh.yaml");
+            std::fs::write(&path, text).expect("writes");
+            options.mesh_config = Some(path);
+        }
         write_registry(directory.path(), &registry());
         let control = started(&options).await;
-        Mesh { directory, options, control }
+        Mesh {
+            directory,
+            options,
+            control,
+        }
     }
 
     /// Stops the control plane and starts another one on the same directory and address.
     pub async fn restart(self) -> Mesh {
-        let Mesh { directory, mut options, control } = self;
+        let Mesh {
+            directory,
+            mut options,
+            control,
+        } = self;
         options.xds_address = control.xds_address;
         control.stop().await.expect("stops");
         let control = started(&options).await;
-        Mesh { directory, options, control }
+        Mesh {
+            directory,
+            options,
+            control,
+        }
     }
 
     pub fn set_registry(&self, file: &RegistryFile) {
@@ -113,7 +153,8 @@ impl Mesh {
 
     pub async fn apply(&self, text: &str) -> (u16, serde_json::Value) {
         let files = json!([{"name": "rules.yaml", "text": text}]);
-        self.post("/v1/apply", json!({"files": files, "namespace": "default"})).await
+        self.post("/v1/apply", json!({"files": files, "namespace": "default"}))
+            .await
     }
 
     pub fn target(&self, token: Option<&str>, identity: Option<&Identity>) -> Target {
@@ -133,9 +174,15 @@ impl Mesh {
     pub async fn certificate(&self, token: &str) -> Result<(Identity, SpiffeId), Status> {
         let key = Key::generate().expect("a key");
         // What the request claims is not what counts.
-        let claimed: SpiffeId = "spiffe://cluster.local/ns/other/sa/admin".parse().expect("an id");
+        let claimed: SpiffeId = "spiffe://cluster.local/ns/other/sa/admin"
+            .parse()
+            .expect("an id");
         let csr = pki::csr::create(&key, &claimed).expect("a request");
-        let request = IstioCertificateRequest { csr, validity_duration: 3600, ..Default::default() };
+        let request = IstioCertificateRequest {
+            csr,
+            validity_duration: 3600,
+            ..Default::default()
+        };
         let mut connection = Connection::connect(&self.target(Some(token), None)).await?;
         let path = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
         let response: IstioCertificateResponse = connection.unary(path, &request).await?;
@@ -150,7 +197,9 @@ impl Mesh {
 
 async fn started(options: &Options) -> Control {
     let control = control::start(options.clone()).await.expect("starts");
-    tokio::time::timeout(PATIENCE, control.ready()).await.expect("becomes ready");
+    tokio::time::timeout(PATIENCE, control.ready())
+        .await
+        .expect("becomes ready");
     control
 }
 
@@ -160,13 +209,10 @@ fn write_registry(directory: &Path, file: &RegistryFile) {
     std::fs::rename(path, directory.join("registry.json")).expect("renames");
 }
 
-async fn call(
-    socket: &PathBuf,
-    method: &str,
-    path: &str,
-    body: &str,
-) -> (u16, serde_json::Value) {
-    let mut stream = UnixStream::connect(socket).await.expect("the admin socket answers");
+async fn call(socket: &PathBuf, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+    let mut stream = UnixStream::connect(socket)
+        .await
+        .expect("the admin socket answers");
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: control\r\nConnection: close\r\n\
@@ -176,21 +222,35 @@ async fn call(
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("reads");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .expect("a status");
     let value = serde_json::from_str(body).unwrap_or_else(|_| json!(body));
     (status, value)
 }
 
 pub fn node(app: &str, namespace: &str) -> Node {
-    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+    let text = |text: &str| Value {
+        kind: Some(Kind::StringValue(text.to_owned())),
+    };
     let fields = [
         ("NAMESPACE".to_owned(), text(namespace)),
-        ("SERVICE_ACCOUNT".to_owned(), text(&format!("bookinfo-{app}"))),
+        (
+            "SERVICE_ACCOUNT".to_owned(),
+            text(&format!("bookinfo-{app}")),
+        ),
     ];
     Node {
-        id: format!("sidecar~10.0.{}.1~{app}-1.{namespace}~{namespace}.svc.cluster.local", app.len()),
+        id: format!(
+            "sidecar~10.0.{}.1~{app}-1.{namespace}~{namespace}.svc.cluster.local",
+            app.len()
+        ),
         cluster: format!("{app}.{namespace}"),
-        metadata: Some(Struct { fields: fields.into() }),
+        metadata: Some(Struct {
+            fields: fields.into(),
+        }),
         ..Node::default()
     }
 }
@@ -207,14 +267,21 @@ impl Sidecar {
     pub fn connect(target: Target, node: Node, mode: Mode) -> Sidecar {
         let client = Client::new(node, mode, Service::Aggregated);
         let (handle, events) = spawn(target, client);
-        Sidecar { handle, events, held: BTreeMap::new() }
+        Sidecar {
+            handle,
+            events,
+            held: BTreeMap::new(),
+        }
     }
 
     pub fn subscribe_to_all(&self, names: &[&str]) {
-        self.handle.subscribe(ResourceType::Cluster, Interest::Wildcard);
-        self.handle.subscribe(ResourceType::Listener, Interest::Wildcard);
+        self.handle
+            .subscribe(ResourceType::Cluster, Interest::Wildcard);
+        self.handle
+            .subscribe(ResourceType::Listener, Interest::Wildcard);
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        self.handle.subscribe(ResourceType::Route, Interest::Names(names));
+        self.handle
+            .subscribe(ResourceType::Route, Interest::Names(names));
     }
 
     /// The next update, not yet answered.
@@ -241,7 +308,8 @@ impl Sidecar {
 
     pub fn accept(&mut self, update: &Update) {
         for resource in &update.added {
-            self.held.insert((update.kind, resource.name.clone()), resource.body.clone());
+            self.held
+                .insert((update.kind, resource.name.clone()), resource.body.clone());
         }
         for name in &update.removed {
             self.held.remove(&(update.kind, name.clone()));
@@ -251,7 +319,8 @@ impl Sidecar {
                 *kind == ResourceType::Cluster && xds::wire::is_eds_cluster(body)
             });
             let names = names.map(|((_, name), _)| name.clone()).collect();
-            self.handle.subscribe(ResourceType::Endpoint, Interest::Names(names));
+            self.handle
+                .subscribe(ResourceType::Endpoint, Interest::Names(names));
         }
         self.handle.accept(update);
     }
@@ -273,4 +342,3 @@ impl Sidecar {
         M::decode(body.clone()).expect("decodes")
     }
 }
-

@@ -35,7 +35,9 @@ pub(super) fn contents(
         contents.workloads.insert(pod.key.clone(), pod.clone());
     }
     for value in &file.services {
-        let Some(object) = object(value, &mut problems) else { continue };
+        let Some(object) = object(value, &mut problems) else {
+            continue;
+        };
         let Spec::Service(spec) = &object.spec else {
             problems.push(format!("{} is no Service", object.key()));
             continue;
@@ -46,7 +48,9 @@ pub(super) fn contents(
             let endpoints = endpoints(&service, &pods, trust_domain);
             contents.endpoints.insert(service.key.clone(), endpoints);
         }
-        contents.services.insert(service.key.clone(), Arc::new(service));
+        contents
+            .services
+            .insert(service.key.clone(), Arc::new(service));
     }
     (contents, problems)
 }
@@ -64,8 +68,16 @@ fn check(object: &Object, spec: &ServiceSpec, problems: &mut Vec<String>) {
     for text in given.filter(|text| !text.is_empty() && *text != "None" && !is_address(text)) {
         problems.push(format!("{}: `{text}` is no address", object.key()));
     }
-    for port in spec.ports.iter().filter(|port| u16::try_from(port.port).is_err()) {
-        problems.push(format!("{}: port {} is out of range", object.key(), port.port));
+    for port in spec
+        .ports
+        .iter()
+        .filter(|port| u16::try_from(port.port).is_err())
+    {
+        problems.push(format!(
+            "{}: port {} is out of range",
+            object.key(),
+            port.port
+        ));
     }
 }
 
@@ -76,7 +88,13 @@ fn pods(
 ) -> Vec<Arc<Workload>> {
     let mut pods = Vec::new();
     for entry in file.pods.iter().filter(|entry| !entry.ip.is_empty()) {
-        let PodEntry { namespace, name, ip, service_account, .. } = entry;
+        let PodEntry {
+            namespace,
+            name,
+            ip,
+            service_account,
+            ..
+        } = entry;
         let Ok(address) = ip.parse::<IpAddr>() else {
             problems.push(format!("pod {namespace}/{name}: `{ip}` is no address"));
             continue;
@@ -97,7 +115,9 @@ fn workload(entry: &PodEntry, address: IpAddr) -> Workload {
     workload.annotations.clone_from(&entry.annotations);
     workload.service_account.clone_from(&entry.service_account);
     let named = entry.ports.iter().filter(|port| !port.name.is_empty());
-    workload.ports = named.map(|port| (port.name.clone(), port.container_port)).collect();
+    workload.ports = named
+        .map(|port| (port.name.clone(), port.container_port))
+        .collect();
     if !entry.workload_name.is_empty() {
         workload.workload_name.clone_from(&entry.workload_name);
     }
@@ -109,21 +129,33 @@ fn workload(entry: &PodEntry, address: IpAddr) -> Workload {
         workload.locality = Locality::parse(&text.replace('.', "/"));
     }
     workload.health = match entry {
-        PodEntry { terminating: true, .. } => Health::Terminating,
+        PodEntry {
+            terminating: true, ..
+        } => Health::Terminating,
         PodEntry { ready: true, .. } => Health::Healthy,
         _ => Health::Unhealthy,
     };
-    workload.created =
-        entry.created_at.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second);
+    workload.created = entry
+        .created_at
+        .parse::<jiff::Timestamp>()
+        .ok()
+        .map(jiff::Timestamp::as_second);
     workload
 }
 
 /// Unready pods serve only where the service says so; terminating ones never.
-fn endpoints(service: &Service, pods: &[Arc<Workload>], trust_domain: &TrustDomain) -> Vec<Endpoint> {
-    let serving = pods.iter().map(Arc::as_ref).filter(|workload| match workload.health {
-        Health::Healthy => true,
-        Health::Unhealthy => service.publish_not_ready,
-        Health::Draining | Health::Terminating => false,
-    });
+fn endpoints(
+    service: &Service,
+    pods: &[Arc<Workload>],
+    trust_domain: &TrustDomain,
+) -> Vec<Endpoint> {
+    let serving = pods
+        .iter()
+        .map(Arc::as_ref)
+        .filter(|workload| match workload.health {
+            Health::Healthy => true,
+            Health::Unhealthy => service.publish_not_ready,
+            Health::Draining | Health::Terminating => false,
+        });
     pilot::kubernetes::endpoints(service, serving, trust_domain.as_str())
 }

@@ -30,7 +30,8 @@ fn read(services: serde_json::Value, pods: serde_json::Value) -> (Contents, Vec<
 
 fn addresses(contents: &Contents) -> Vec<String> {
     let all = contents.endpoints.values().flatten();
-    all.map(|e| format!("{}:{}={}", e.address, e.port, e.service_port)).collect()
+    all.map(|e| format!("{}:{}={}", e.address, e.port, e.service_port))
+        .collect()
 }
 
 #[test]
@@ -44,7 +45,8 @@ fn endpoints_are_selected_ready_pods() {
     let mut pods = pods;
     pods[3]["terminating"] = json!(true);
     let selector = json!({"app": "reviews"});
-    let port = |target: serde_json::Value| json!([{"name": "http", "port": 80, "targetPort": target}]);
+    let port =
+        |target: serde_json::Value| json!([{"name": "http", "port": 80, "targetPort": target}]);
     for (spec, want, why) in [
         (
             json!({"selector": selector, "clusterIP": "10.1.0.1", "ports": port(json!("http"))}),
@@ -84,8 +86,16 @@ fn endpoints_are_selected_ready_pods() {
         assert_eq!(contents.services.len(), 1, "{why}");
     }
     let (contents, _) = read(json!([]), pods);
-    let workloads: Vec<_> = contents.workloads.keys().map(|key| key.name.as_str()).collect();
-    assert_eq!(workloads, ["a", "b", "d"], "a workload without address is not one yet");
+    let workloads: Vec<_> = contents
+        .workloads
+        .keys()
+        .map(|key| key.name.as_str())
+        .collect();
+    assert_eq!(
+        workloads,
+        ["a", "b", "d"],
+        "a workload without address is not one yet"
+    );
 }
 
 #[test]
@@ -97,12 +107,16 @@ fn bad_entries_are_left_out_alone() {
     assert_eq!(contents.services.len(), 1);
     assert!(contents.workloads.is_empty());
     assert!(problems.len() >= 3, "{problems:?}");
-    assert!(RegistryFile::parse(r#"{"podz": []}"#).is_err(), "an unknown field");
+    assert!(
+        RegistryFile::parse(r#"{"podz": []}"#).is_err(),
+        "an unknown field"
+    );
 }
 
 #[test]
 fn only_differences_become_events() {
-    let spec = json!({"selector": {"app": "reviews"}, "clusterIP": "10.1.0.1", "ports": [{"port": 80}]});
+    let spec =
+        json!({"selector": {"app": "reviews"}, "clusterIP": "10.1.0.1", "ports": [{"port": 80}]});
     let (old, _) = read(json!([service(spec)]), json!([pod("a", "10.0.0.1", true)]));
     let names = |events: Vec<Event>| -> Vec<&'static str> {
         events
@@ -121,7 +135,10 @@ fn only_differences_become_events() {
             .collect()
     };
     let nothing = Contents::default();
-    assert_eq!(names(differences(&nothing, &old)), ["object", "service", "workload", "endpoints"]);
+    assert_eq!(
+        names(differences(&nothing, &old)),
+        ["object", "service", "workload", "endpoints"]
+    );
     assert!(differences(&old, &old).is_empty());
     let gone = ["-endpoints", "-workload", "-service", "-object"];
     assert_eq!(names(differences(&old, &nothing)), gone);
