@@ -67,23 +67,30 @@ impl Platform {
     /// longer than `limit`.
     pub async fn settle(&self, limit: Duration, change: impl FnOnce()) {
         let deadline = Instant::now() + limit;
-        let before = self.wait_for_generation(0, Duration::from_millis(1)).await;
+        let before = self.generation().await;
         change();
         let version = *self.board.version().borrow();
         let mut published = self.published.clone();
         let wait = published.wait_for(|published| *published >= version);
         let _ = tokio::time::timeout(limit, wait).await;
-        let Some(before) = before.and_then(|json| json.get("generation")?.as_u64()) else {
-            return; // there is nobody to wait for
-        };
-        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-            return;
-        };
-        let answer = self.wait_for_generation(before + 1, left).await;
+        let Some(before) = before else { return }; // there is nobody to wait for
+        let mut newest = before;
+        while newest == before && Instant::now() < deadline {
+            tokio::time::sleep(POLL).await;
+            newest = self.generation().await.unwrap_or(before);
+        }
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
+        let answer = self.wait_for_generation(newest, left).await;
         let done = |json: &Value| json.get("done").and_then(Value::as_bool) == Some(true);
         if !answer.as_ref().is_some_and(done) {
             tracing::info!(?answer, "not every proxy has acknowledged in time");
         }
+    }
+
+    /// The newest generation of the control plane.
+    async fn generation(&self) -> Option<u64> {
+        let answer = self.control.get("/v1/proxies").await.ok()?;
+        answer.json().get("generation")?.as_u64()
     }
 
     /// What the control plane says of the proxies' progress, after at most `limit`.
@@ -105,6 +112,7 @@ impl Platform {
 /// The file with the addresses in the state folder.
 pub const ADDRESSES: &str = "addresses.json";
 const GRACE: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(10);
 
 /// Lower-case hex of the SHA-256 of `text`.
 pub fn sha256_hex(text: &str) -> String {

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
@@ -32,6 +32,20 @@ pub fn prepare(command: &mut Command, setup: ChildSetup) {
     };
     // SAFETY: the hook runs in the forked child and makes two system calls; it neither allocates
     // nor takes a lock, which is what a child of a multi-threaded process must not do.
+    unsafe {
+        command.pre_exec(hook);
+    }
+}
+
+/// Lets the child inherit this descriptor under its number.
+pub fn inherit(command: &mut Command, descriptor: BorrowedFd<'_>) {
+    let number = descriptor.as_raw_fd();
+    let hook = move || -> io::Result<()> {
+        // SAFETY: fcntl(F_SETFD) takes integers only; on a bad descriptor it returns an error.
+        let result = unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: as in `prepare`: one system call, no allocation, no lock.
     unsafe {
         command.pre_exec(hook);
     }
