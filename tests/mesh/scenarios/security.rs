@@ -41,6 +41,10 @@ pub fn scenarios() -> Vec<Scenario> {
             "permissive takes plaintext from outside the mesh",
             permissive,
         ),
+        (
+            "a pod without a sidecar calls a virtual IP",
+            outsider_by_name,
+        ),
         ("strict refuses plaintext from outside the mesh", strict),
         ("a DENY policy by identity answers 403", deny),
         (
@@ -51,37 +55,54 @@ pub fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Plain HTTP from the node, which has no sidecar, to a pod's address.
-fn from_node(mesh: &Mesh, path: &str) -> Result<(i32, String)> {
+/// Plain HTTP from a pod without a sidecar, to a pod's own address.
+fn from_outside(mesh: &Mesh, path: &str) -> Result<(i32, String)> {
     let pod = mesh.pod("reviews-v1")?;
     let ip = pod["status"]["podIP"]
         .as_str()
         .context("a pod has an address")?
         .to_owned();
     let url = format!("http://{ip}:9080{path}");
-    let arguments = [
+    let outsider = mesh.pod_name("outsider")?;
+    let said = mesh.run(&[
         "exec",
-        "--node",
+        &outsider,
         "--",
         "curl",
         "-sS",
         "--max-time",
         "5",
         &url,
-    ];
-    let said = mesh.run(&arguments)?;
+    ])?;
     Ok((said.code, said.out + &said.err))
 }
 
+/// A virtual IP works without a sidecar too.
+fn outsider_by_name(mesh: &Mesh) -> Result<()> {
+    let outsider = mesh.pod_name("outsider")?;
+    let url = "http://reviews:9080/reviews/0";
+    let said = mesh.ok(&[
+        "exec",
+        &outsider,
+        "--",
+        "curl",
+        "-sS",
+        "--max-time",
+        "5",
+        url,
+    ])?;
+    holds!(said.contains("Reviewer1"), "{said}")
+}
+
 fn permissive(mesh: &Mesh) -> Result<()> {
-    let (code, said) = from_node(mesh, "/reviews/0")?;
+    let (code, said) = from_outside(mesh, "/reviews/0")?;
     holds!(code == 0 && said.contains("Reviewer1"), "{code} {said}")
 }
 
 fn strict(mesh: &Mesh) -> Result<()> {
     mesh.with(STRICT, || {
         wait_until("plaintext is refused", SOON, || {
-            let (code, said) = from_node(mesh, "/reviews/0")?;
+            let (code, said) = from_outside(mesh, "/reviews/0")?;
             holds!(code != 0 && !said.contains("Reviewer1"), "{code} {said}")
         })?;
         let page = mesh.get("/productpage");

@@ -144,7 +144,10 @@ fn tcp_listener(name: &str, section: &Value) -> Value {
     let empty = Map::new();
     let section = section.as_object().unwrap_or(&empty);
     let mut filters = list(section, "filters");
-    if section.get("proxy").is_some() || filters.is_empty() {
+    let answers = filters
+        .iter()
+        .any(|filter| filter["name"] == "envoy.filters.network.direct_response");
+    if !answers {
         let mut config = json!({"stat_prefix": name, "cluster": "a"});
         let proxy = section.get("proxy").unwrap_or(&Value::Null);
         if proxy.get("weighted_clusters").is_some() {
