@@ -5,6 +5,9 @@ use anyhow::{Context, Result, ensure};
 use mesh_tests::holds;
 use mesh_tests::mesh::{Mesh, SOON};
 use mesh_tests::wait::wait_until;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 const STRICT: &str = "
 apiVersion: security.istio.io/v1
@@ -50,6 +53,10 @@ pub fn scenarios() -> Vec<Scenario> {
         (
             "an ALLOW policy by identity lets only that identity in",
             allow,
+        ),
+        (
+            "between two pods there is TLS 1.3 and no byte of the payload",
+            wire,
         ),
         ("probes reach the application under strict", probes),
     ]
@@ -133,6 +140,80 @@ fn allow(mesh: &Mesh) -> Result<()> {
             holds!(page.body.contains("of 5 stars"), "{page:?}")
         })
     })
+}
+
+/// What a capture on the pod's link holds while the page is served.
+fn wire(mesh: &Mesh) -> Result<()> {
+    let pod = mesh.pod_name("reviews-v1")?;
+    let file = tempfile::NamedTempFile::new()?;
+    let capture = [
+        "exec", &pod, "--", "tcpdump", "-i", "eth0", "-U", "-w", "-", "tcp",
+    ];
+    let mut tcpdump = mesh
+        .command(&capture)
+        .stdout(file.reopen()?)
+        .stderr(Stdio::null())
+        .spawn()?;
+    // The file's header shows that the capture has begun.
+    let begun = wait_until("the capture begins", SOON, || {
+        holds!(file.as_file().metadata()?.len() >= 24, "no header yet")
+    });
+    let restarted = begun.and_then(|()| fresh_connections(mesh));
+    let captured = restarted.and_then(|()| {
+        wait_until("a handshake is captured", SOON, || {
+            let versions = tshark(
+                file.path(),
+                "tls.handshake.type==2",
+                "tls.handshake.extensions.supported_version",
+            )?;
+            holds!(
+                versions.contains("0x0304"),
+                "ServerHello versions: {versions:?}"
+            )
+        })
+    });
+    let _ = Command::new("kill").arg(tcpdump.id().to_string()).status();
+    let _ = tcpdump.wait();
+    captured?;
+    let bytes = std::fs::read(file.path())?;
+    for secret in ["Reviewer1", "GET /reviews", "podname"] {
+        let found = bytes
+            .windows(secret.len())
+            .any(|window| window == secret.as_bytes());
+        ensure!(!found, "{secret:?} can be read on the wire");
+    }
+    Ok(())
+}
+
+/// A new pod of the calling workload opens new connections to everybody.
+fn fresh_connections(mesh: &Mesh) -> Result<()> {
+    mesh.ok(&["scale", "deployment/productpage-v1", "--replicas", "2"])?;
+    let asked = wait_until("both answer", SOON, || {
+        let answers = (0..40).map(|_| mesh.get("/productpage"));
+        let pods: BTreeSet<String> = answers
+            .filter_map(|a| a.header("x-served-by").map(str::to_owned))
+            .collect();
+        holds!(pods.len() == 2, "{pods:?}")
+    });
+    mesh.ok(&["scale", "deployment/productpage-v1", "--replicas", "1"])?;
+    asked
+}
+
+fn tshark(file: &Path, filter: &str, field: &str) -> Result<String> {
+    let path = file.display().to_string();
+    let arguments = [
+        "-r",
+        &path,
+        "-d",
+        "tcp.port==9080,tls",
+        "-Y",
+        filter,
+        "-T",
+        "fields",
+        "-e",
+    ];
+    let output = Command::new("tshark").args(arguments).arg(field).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn probes(mesh: &Mesh) -> Result<()> {
