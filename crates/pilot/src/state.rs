@@ -200,6 +200,17 @@ impl State {
 
     fn apply_object(&mut self, object: Arc<Object>) {
         let key = object.key();
+        let problems: Vec<Problem> = mesh_api::validate::validate(&object)
+            .into_iter()
+            .filter(mesh_api::Diagnostic::is_error)
+            .map(|diagnostic| Problem::invalid(diagnostic.to_string()))
+            .collect();
+        if !problems.is_empty() {
+            // The last good version stays in force.
+            self.rejected.insert(key.clone(), problems);
+            self.pending.objects.insert(key);
+            return;
+        }
         let was_rejected = self.rejected.remove(&key).is_some();
         let revision = self.next();
         if insert(&mut self.objects, key.clone(), object, revision) || was_rejected {
