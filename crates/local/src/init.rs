@@ -9,7 +9,7 @@ pub mod protocol;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ use protocol::{Container, Event, Exit, LINK_GATEWAY, Order, STOLOS_IN_POD, Setup
 /// thread exists.
 pub fn run() -> io::Result<()> {
     let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
-    let socket = UnixStream::from(OwnedFd::from(io::stdin().lock().try_clone_fd()?));
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut orders = BufReader::new(socket.try_clone()?).lines();
     let speaker = Speaker(Arc::new(Mutex::new(socket)));
     unshare(flags)?;
@@ -58,18 +58,6 @@ pub fn run() -> io::Result<()> {
         }
     }
     Ok(()) // the supervisor is gone; the kernel ends the rest of this pid namespace
-}
-
-/// The trait exists so that `run` reads top-down; standard input is the socket.
-trait TryCloneFd {
-    fn try_clone_fd(&self) -> io::Result<OwnedFd>;
-}
-
-impl TryCloneFd for io::StdinLock<'_> {
-    fn try_clone_fd(&self) -> io::Result<OwnedFd> {
-        use std::os::fd::AsFd;
-        self.as_fd().try_clone_to_owned()
-    }
 }
 
 fn next_order(orders: &mut impl Iterator<Item = io::Result<String>>) -> io::Result<Option<Order>> {

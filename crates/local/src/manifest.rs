@@ -1,6 +1,7 @@
 //! A folder of manifests to the desired state of a mesh: workloads, services, namespaces and
 //! Istio configuration. Everything wrong is found before anything is started.
 
+mod environment;
 pub mod local_mesh;
 pub mod names;
 mod probe;
@@ -178,9 +179,7 @@ fn assemble(
     let (services, rest): (Vec<Object>, Vec<Object>) = objects
         .into_iter()
         .partition(|object| object.meta.kind == Kind::Service);
-    let configuration = rest
-        .into_iter()
-        .filter(|one| one.meta.kind.group().ends_with("istio.io"));
+    let configuration = rest.into_iter().filter(is_configuration);
     DesiredMesh {
         name,
         folder: absolute,
@@ -190,6 +189,14 @@ fn assemble(
         configuration: configuration.collect(),
         settings,
         warnings: Vec::new(),
+    }
+}
+
+/// What goes to the control plane: Istio's kinds, and the certificates that gateways serve.
+fn is_configuration(object: &Object) -> bool {
+    match &object.spec {
+        Spec::Secret(secret) => secret.r#type == "kubernetes.io/tls",
+        _ => object.meta.kind.group().ends_with("istio.io"),
     }
 }
 

@@ -79,7 +79,9 @@ impl Platform {
             tokio::time::sleep(POLL).await;
             newest = self.generation().await.unwrap_or(before);
         }
-        let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+            return;
+        };
         let answer = self.wait_for_generation(newest, left).await;
         let done = |json: &Value| json.get("done").and_then(Value::as_bool) == Some(true);
         if !answer.as_ref().is_some_and(done) {

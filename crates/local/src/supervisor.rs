@@ -3,13 +3,15 @@
 
 pub mod api;
 mod build;
+mod configuration;
 mod control_process;
 mod envoy;
 pub mod gateways;
 mod outside;
+mod status;
 pub mod workloads;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,7 +26,7 @@ use crate::client::Client;
 use crate::dns::{NameServer, host_resolver};
 use crate::error::LocalError;
 use crate::manifest::local_mesh::ProxyChoice;
-use crate::manifest::{self, DesiredMesh, WorkloadKind};
+use crate::manifest::{self, DesiredMesh};
 use crate::network;
 use crate::node::Node;
 use crate::platform::{ADDRESSES, Platform};
@@ -32,14 +34,10 @@ use crate::pod::sidecar::MeshFacts;
 use crate::publisher::{Catalog, Publisher, SharedCatalog};
 use crate::services::{CONTROL_HOST, LocalService, wants_address};
 use crate::state_dir::{self, StateDir, SupervisorLock};
-use api::{MeshStatus, WorkloadStatus};
 use control_process::{ControlOptions, ControlProcess, DISCOVERY_PORT};
 use gateways::Gateways;
 use outside::Outside;
 use workloads::Workloads;
-
-/// The keys of what was applied from the folder, to prune what has left it.
-const APPLIED: &str = "applied.json";
 
 /// What `up` asks for.
 #[derive(Debug, Clone)]
@@ -272,107 +270,6 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The folder's Istio configuration goes the way of `stolos apply`; what has left the folder
-    /// since the last time is deleted.
-    async fn apply(&self, desired: &DesiredMesh) -> Result<(), LocalError> {
-        let mut files: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-        for object in &desired.configuration {
-            files
-                .entry(object.origin.file.to_string())
-                .or_default()
-                .push(object.to_json());
-        }
-        let files: Vec<Value> = files
-            .into_iter()
-            .map(|(name, items)| {
-                let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
-                json!({"name": name, "text": list.to_string()})
-            })
-            .collect();
-        let body = json!({"files": files, "namespace": "default", "dryRun": false});
-        let answer = self.platform.control.post("/v1/apply", &body).await?;
-        if !answer.is_success() {
-            return Err(LocalError::refused(format!(
-                "the control plane refuses the folder's configuration: {}",
-                refusal(&answer.json()).unwrap_or_else(|| answer.error_text())
-            )));
-        }
-        let keys: Vec<Value> = desired
-            .configuration
-            .iter()
-            .map(|one| {
-                let meta = &one.meta;
-                json!({"kind": meta.kind, "namespace": meta.namespace, "name": meta.name})
-            })
-            .collect();
-        let before: Vec<Value> = self.platform.state.load(APPLIED);
-        let gone: Vec<Value> = before
-            .into_iter()
-            .filter(|key| !keys.contains(key))
-            .collect();
-        if !gone.is_empty() {
-            self.platform
-                .control
-                .post("/v1/delete", &json!({"objects": gone}))
-                .await?;
-        }
-        self.platform.state.store(APPLIED, &keys)
-    }
-
-    pub async fn status(&self) -> MeshStatus {
-        let trust_domain = self.platform.trust_domain();
-        let records = self.platform.board.pods();
-        let workloads: Vec<WorkloadStatus> = self
-            .workloads
-            .progress()
-            .into_iter()
-            .map(|(workload, replicas, up_to_date)| {
-                let of = |pod: &&crate::board::PodRecord| {
-                    pod.namespace == workload.namespace && pod.workload == workload.name
-                };
-                let ready = records.iter().filter(of).filter(|pod| pod.ready).count();
-                WorkloadStatus {
-                    namespace: workload.namespace.clone(),
-                    name: workload.name.clone(),
-                    kind: if workload.kind == WorkloadKind::Pod {
-                        "Pod"
-                    } else {
-                        "Deployment"
-                    }
-                    .to_owned(),
-                    replicas,
-                    ready: u32::try_from(ready).unwrap_or(u32::MAX),
-                    up_to_date,
-                }
-            })
-            .collect();
-        let problems = self.gateways.problems();
-        let control_pid = self
-            .control
-            .lock()
-            .await
-            .as_ref()
-            .map(ControlProcess::pid)
-            .unwrap_or_default();
-        let desired = self.desired();
-        let ready = |one: &WorkloadStatus| one.up_to_date && one.ready >= one.replicas;
-        MeshStatus {
-            mesh: desired.name,
-            folder: desired.folder,
-            ready: control_pid != 0 && problems.is_empty() && workloads.iter().all(ready),
-            control_pid,
-            supervisor_pid: std::process::id(),
-            pods: records
-                .iter()
-                .map(|record| record.status(&trust_domain))
-                .collect(),
-            workloads,
-            published: self.gateways.published().await,
-            problems,
-            notes: vec![self.outside.note()],
-        }
-    }
-
     /// Kubernetes' Service objects, their virtual IPs filled in.
     pub fn services(&self) -> Vec<Value> {
         let catalog = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
@@ -443,19 +340,6 @@ fn facts(desired: &DesiredMesh) -> MeshFacts {
             .unwrap_or_else(|| json!({})),
         root_certificate: String::new(),
     }
-}
-
-/// The errors of an apply that was refused, a line each.
-fn refusal(json: &Value) -> Option<String> {
-    let errors = json
-        .get("errors")?
-        .as_array()
-        .filter(|errors| !errors.is_empty())?;
-    let text = |error: &Value| match serde_json::from_value::<mesh_api::Diagnostic>(error.clone()) {
-        Ok(diagnostic) => diagnostic.to_string(),
-        Err(_) => error.to_string(),
-    };
-    Some(errors.iter().map(text).collect::<Vec<_>>().join("\n"))
 }
 
 /// Sockets and the pods' folders of a supervisor that has ended. Its processes, namespaces,

@@ -43,7 +43,11 @@ pub fn inherit(command: &mut Command, descriptor: BorrowedFd<'_>) {
     let hook = move || -> io::Result<()> {
         // SAFETY: fcntl(F_SETFD) takes integers only; on a bad descriptor it returns an error.
         let result = unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     };
     // SAFETY: as in `prepare`: one system call, no allocation, no lock.
     unsafe {

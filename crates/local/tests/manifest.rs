@@ -1,4 +1,5 @@
 //! Folders of manifests: what they mean, and what is refused, with file, line and field.
+#![allow(clippy::unwrap_used)] // the helpers are no test functions to clippy
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

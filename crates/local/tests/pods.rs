@@ -1,5 +1,6 @@
 //! Pods in real namespaces, without the control plane: two containers, volumes, names, virtual
 //! IPs, and that a killed supervisor leaves nothing. Needs root and says so where there is none.
+#![allow(clippy::unwrap_used)] // a test without libtest's harness, which clippy does not know
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -86,29 +86,48 @@ async fn start(node: &Node) -> Result<Pid, String> {
 fn spawn(namespace: &str) -> io::Result<Pid> {
     let namespace = File::open(namespace)?;
     let (sender, receiver) = mpsc::channel();
-    std::thread::Builder::new().name("outside".into()).spawn(move || {
-        // By descriptor: pasta gives up the right to look into other processes' /proc first.
-        let path = format!("/proc/self/fd/{}", namespace.as_raw_fd());
-        let mut command = Command::new("pasta");
-        command
-            .args(["--runas", "0:0", "--foreground", "--quiet", "--config-net", "--no-map-gw"])
-            .args(["--ipv4-only", "--ns-ifname", LINK])
-            .args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--netns", &path])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        sys::prepare(&mut command, ChildSetup { dies_with_parent: true, new_session: true });
-        sys::inherit(&mut command, namespace.as_fd());
-        match command.spawn() {
-            Ok(mut child) => {
-                let _ = sender.send(Ok(child.id()));
-                let _ = child.wait();
+    std::thread::Builder::new()
+        .name("outside".into())
+        .spawn(move || {
+            // By descriptor: pasta gives up the right to look into other processes' /proc first.
+            let path = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+            let mut command = Command::new("pasta");
+            command
+                .args([
+                    "--runas",
+                    "0:0",
+                    "--foreground",
+                    "--quiet",
+                    "--config-net",
+                    "--no-map-gw",
+                ])
+                .args(["--ipv4-only", "--ns-ifname", LINK])
+                .args([
+                    "-t", "none", "-u", "none", "-T", "none", "-U", "none", "--netns", &path,
+                ])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            sys::prepare(
+                &mut command,
+                ChildSetup {
+                    dies_with_parent: true,
+                    new_session: true,
+                },
+            );
+            sys::inherit(&mut command, namespace.as_fd());
+            match command.spawn() {
+                Ok(mut child) => {
+                    let _ = sender.send(Ok(child.id()));
+                    let _ = child.wait();
+                }
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                }
             }
-            Err(error) => {
-                let _ = sender.send(Err(error));
-            }
-        }
-    })?;
+        })?;
     let id = receiver.recv().map_err(io::Error::other)??;
-    i32::try_from(id).map(Pid::from_raw).map_err(io::Error::other)
+    i32::try_from(id)
+        .map(Pid::from_raw)
+        .map_err(io::Error::other)
 }
