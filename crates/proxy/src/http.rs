@@ -2,3 +2,4 @@
 pub mod codec;
 pub mod headers;
 pub mod request;
+pub mod filters;

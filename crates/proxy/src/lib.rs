@@ -21,7 +21,19 @@
 //!   `Retry{after}` or not.
 //! * `access_log::AccessLog::log(&StreamInfo, &RequestHead, Option<&ResponseHead>, trailers)`.
 //! * `stats::Stats` is per process with per-worker counters; `admin` asks a `state::View`.
+// Fields that Envoy deprecates are still sent, so they are read or refused by name.
+#![allow(deprecated)]
+
+#[macro_use]
+pub mod parse;
+
+pub mod access_log;
 pub mod cluster;
 pub mod http;
+pub mod matcher;
 pub mod network;
+pub mod rbac;
+pub mod retry;
+pub mod route;
+pub mod stats;
 pub mod stream_info;

@@ -1,2 +1,3 @@
 //! Network level: transports (sockets, TLS), the TCP proxy, the entry into HTTP.
 pub mod transport;
+pub mod rbac;
