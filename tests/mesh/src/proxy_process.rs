@@ -126,14 +126,6 @@ fn tail(path: &Path) -> String {
 
 /// Whether `kind` takes the configuration; Err(text) when it refuses.
 pub async fn validate(kind: Kind, bootstrap: &Value, folder: &Path) -> Result<Result<(), String>> {
-    if kind == Kind::Stolos {
-        return Ok(
-            match ProxyProcess::start(kind, bootstrap, folder, 1).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(format!("{error:#}")),
-            },
-        );
-    }
     let config = folder.join("reject.json");
     std::fs::write(&config, serde_json::to_string_pretty(bootstrap)?)?;
     let mut command = kind.command(&config, 1)?;
@@ -147,7 +139,8 @@ pub async fn validate(kind: Kind, bootstrap: &Value, folder: &Path) -> Result<Re
     if output.status.success() {
         return Ok(Ok(()));
     }
-    Ok(Err(String::from_utf8_lossy(&output.stderr).into_owned()))
+    let said = [output.stdout, output.stderr].concat();
+    Ok(Err(String::from_utf8_lossy(&said).into_owned()))
 }
 
 /// Status, content type and body of an admin page.
