@@ -8,7 +8,7 @@ mod macros;
 mod duration;
 mod scalar;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 pub use duration::{format_duration, parse_duration};
 pub use macros::{json_name, names_field};
@@ -18,6 +18,9 @@ use crate::node::{Entry, Node, Span, Value};
 
 /// More problems than this in one document are not collected.
 const MAX_PROBLEMS: usize = 100;
+
+/// Fields beyond this have the place of the object in diagnostics.
+const MAX_PLACES: usize = 100_000;
 
 /// A type that can be read from a tree. `None` means: reported, and there is no value.
 pub trait Decode: Sized {
@@ -55,7 +58,8 @@ pub struct Problem {
 pub struct Decoder {
     path: String,
     pub problems: Vec<Problem>,
-    pub places: Vec<(String, Span)>,
+    /// Where each path stands, by its hash: a document may have very many.
+    pub places: Vec<(u64, Span)>,
 }
 
 impl Decoder {
@@ -79,7 +83,7 @@ impl Decoder {
     pub fn under<R>(&mut self, entry: &Entry, read: impl FnOnce(&mut Self) -> R) -> R {
         let length = self.path.len();
         push_key(&mut self.path, &entry.key);
-        self.places.push((self.path.clone(), entry.key_span));
+        self.place(entry.key_span);
         let result = read(self);
         self.path.truncate(length);
         result
@@ -89,10 +93,16 @@ impl Decoder {
     pub fn item<T: Decode>(&mut self, index: usize, node: &Node) -> Option<T> {
         let length = self.path.len();
         self.path.push_str(&format!("[{index}]"));
-        self.places.push((self.path.clone(), node.span));
+        self.place(node.span);
         let value = T::decode(node, self);
         self.path.truncate(length);
         value
+    }
+
+    fn place(&mut self, span: Span) {
+        if self.places.len() < MAX_PLACES {
+            self.places.push((crate::object::hash(&self.path), span));
+        }
     }
 
     /// The members of a message; null is an empty one.
@@ -111,10 +121,14 @@ impl Decoder {
     }
 
     fn check_spelled_once(&mut self, entries: &[Entry]) {
+        if !entries.iter().any(|entry| entry.key.contains('_')) {
+            return;
+        }
+        let names: HashSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
         for entry in entries.iter().filter(|entry| entry.key.contains('_')) {
             let camel = json_name(&entry.key);
-            if entries.iter().any(|other| other.key == camel) {
-                let message = format!("`{}` and `{camel}` are the same field", entry.key);
+            if names.contains(camel.as_str()) {
+                let message = format!("`{}` and `{camel}` are the same field", cut(&entry.key));
                 self.report(entry.key_span, Reason::Invalid, message, None);
             }
         }
@@ -130,12 +144,16 @@ impl Decoder {
         self.report(node.span, Reason::WrongType, message, allowed);
     }
 
-    pub fn unknown_field(&mut self, entry: &Entry, names: &[String]) {
+    pub fn unknown_field(&mut self, entry: &Entry, names: impl FnOnce() -> Vec<String>) {
+        if self.problems.len() >= MAX_PROBLEMS {
+            return;
+        }
+        let names = &names();
         let nearest = nearest(&entry.key, names);
         let hint = nearest
             .map(|name| format!(", did you mean `{name}`?"))
             .unwrap_or_default();
-        let message = format!("unknown field `{}`{hint}", entry.key);
+        let message = format!("unknown field `{}`{hint}", cut(&entry.key));
         let allowed = (!names.is_empty()).then(|| names.join(", "));
         let length = self.path.len();
         push_key(&mut self.path, &entry.key);
@@ -206,15 +224,21 @@ pub fn from_json<T: Decode>(json: serde_json::Value) -> Result<T, String> {
 /// Appends a member to a path: `.name`, or `["na.me"]` when the key is not a plain word.
 pub fn push_key(path: &mut String, key: &str) {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if !key.is_empty() && key.chars().all(plain) {
+    if !key.is_empty() && key.len() <= MAX_SHOWN && key.chars().all(plain) {
         if !path.is_empty() {
             path.push('.');
         }
         path.push_str(key);
     } else {
-        let shown: String = key.chars().take(100).collect();
-        path.push_str(&format!("[{shown:?}]"));
+        path.push_str(&format!("[{:?}]", cut(key)));
     }
+}
+
+/// Longer texts of the user's are cut in messages and paths.
+const MAX_SHOWN: usize = 100;
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).collect()
 }
 
 /// The name that is likely meant: at most a third of its letters differ.
@@ -341,7 +365,7 @@ impl<K: MapKey, T: Decode> Decode for BTreeMap<K, T> {
         let mut map = BTreeMap::new();
         for entry in entries {
             let Some(key) = K::from_key(&entry.key) else {
-                let message = format!("the key `{}` is not {}", entry.key, K::WANTED);
+                let message = format!("the key `{}` is not {}", cut(&entry.key), K::WANTED);
                 decoder.report(entry.key_span, Reason::WrongType, message, None);
                 continue;
             };

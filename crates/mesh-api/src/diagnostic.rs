@@ -25,6 +25,10 @@ pub enum Reason {
     WrongType,
     /// Well-formed but against the rules of its kind.
     Invalid,
+    /// A rule that is never reached, because one before it takes everything.
+    Unreachable,
+    /// A match that changes nothing, because one before it holds it.
+    Ineffective,
     /// Valid, and not performed by this release.
     NotPerformed,
 }

@@ -1,6 +1,7 @@
 //! What users write: Istio kinds and the Kubernetes kinds we read; parse, validate, analyze.
 //! Pure: no input or output happens here.
 
+pub mod analyze;
 #[macro_use]
 pub mod decode;
 pub mod diagnostic;

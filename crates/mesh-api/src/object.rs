@@ -70,11 +70,10 @@ impl Origin {
         }
     }
 
-    /// Keeps where each field path stands, so that later checks can name line and column.
-    pub(crate) fn with_places(mut self, places: impl Iterator<Item = (String, Span)>) -> Self {
-        let mut list: Vec<(u64, Span)> = places.map(|(path, span)| (hash(&path), span)).collect();
-        list.sort_by_key(|(key, _)| *key);
-        self.places = list.into();
+    /// Keeps where each field stands, so that later checks can name line and column.
+    pub(crate) fn with_places(mut self, mut places: Vec<(u64, Span)>) -> Self {
+        places.sort_by_key(|(key, _)| *key);
+        self.places = places.into();
         self
     }
 
@@ -106,7 +105,7 @@ impl PartialEq for Origin {
 }
 
 /// FNV-1a: paths are short and not an attack surface (a collision moves a line number).
-fn hash(text: &str) -> u64 {
+pub(crate) fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
         (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -204,7 +204,7 @@ impl Reader<'_> {
         if let (true, Some(meta), Some(spec)) = (clean, meta, spec) {
             let mut origin = Origin::shared(self.file.clone(), node.span.line);
             if node.span.line > 0 {
-                origin = origin.with_places(places.into_iter());
+                origin = origin.with_places(places);
             }
             self.parsed.objects.push(Object { meta, spec, origin });
         }
@@ -267,8 +267,12 @@ fn read_body(node: &Node, entries: &[Entry], kind: Kind, decoder: &mut Decoder) 
         .filter(own)
         .filter(|entry| entry.key != "spec")
     {
-        let names = ["apiVersion", "kind", "metadata", "spec"].map(str::to_owned);
-        decoder.unknown_field(entry, &names);
+        let names = || {
+            ["apiVersion", "kind", "metadata", "spec"]
+                .map(str::to_owned)
+                .to_vec()
+        };
+        decoder.unknown_field(entry, names);
     }
     let empty = Node {
         value: Value::Null,

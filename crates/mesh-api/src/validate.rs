@@ -150,20 +150,36 @@ impl Check<'_> {
 
     /// `field` may be empty: the error is about where the check is.
     fn error(&mut self, field: &str, message: impl Into<String>) {
-        self.report(Severity::Error, field, message.into(), None);
+        self.report(
+            (Severity::Error, Reason::Invalid),
+            field,
+            message.into(),
+            None,
+        );
     }
 
     fn warn(&mut self, field: &str, message: impl Into<String>) {
-        self.report(Severity::Warning, field, message.into(), None);
+        self.report(
+            (Severity::Warning, Reason::Invalid),
+            field,
+            message.into(),
+            None,
+        );
+    }
+
+    /// A warning about routes that cannot be taken.
+    fn overlap(&mut self, field: &str, reason: Reason, message: &str) {
+        self.report((Severity::Warning, reason), field, message.to_owned(), None);
     }
 
     /// An error that says what would have been right.
     fn not_allowed(&mut self, field: &str, message: impl Into<String>, allowed: &str) {
+        let allowed = Some(allowed.to_owned());
         self.report(
-            Severity::Error,
+            (Severity::Error, Reason::Invalid),
             field,
             message.into(),
-            Some(allowed.to_owned()),
+            allowed,
         );
     }
 
@@ -176,7 +192,7 @@ impl Check<'_> {
 
     fn report(
         &mut self,
-        severity: Severity,
+        (severity, reason): (Severity, Reason),
         field: &str,
         message: String,
         allowed: Option<String>,
@@ -188,7 +204,7 @@ impl Check<'_> {
         let place = self.object.origin.place(&self.path);
         self.found.push(Diagnostic {
             severity,
-            reason: Reason::Invalid,
+            reason,
             file: self.object.origin.file.clone(),
             line: place.line,
             column: place.column,

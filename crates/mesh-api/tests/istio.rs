@@ -1,5 +1,10 @@
 //! Istio's own cases, read from the test data: one binary, one module for each suite.
 
+// A helper of a test may panic as a test may.
+#![allow(clippy::unwrap_used)]
+
+#[path = "istio/analyzers.rs"]
+mod analyzers;
 #[path = "istio/crd.rs"]
 mod crd;
 #[path = "istio/samples.rs"]

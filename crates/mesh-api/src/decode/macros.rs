@@ -106,7 +106,7 @@ macro_rules! message {
                             continue;
                         }
                     )*
-                    decoder.unknown_field(entry, &Self::field_names());
+                    decoder.unknown_field(entry, Self::field_names);
                 }
                 Some(out)
             }

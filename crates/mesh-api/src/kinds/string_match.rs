@@ -29,7 +29,8 @@ impl Decode for StringMatch {
                 "prefix" => StringMatch::Prefix,
                 "regex" => StringMatch::Regex,
                 _ => {
-                    decoder.unknown_field(entry, &Self::MEMBERS.map(str::to_owned));
+                    let names = || Self::MEMBERS.map(str::to_owned).to_vec();
+                    decoder.unknown_field(entry, names);
                     continue;
                 }
             };

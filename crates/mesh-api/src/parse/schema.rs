@@ -173,7 +173,7 @@ pub(super) fn check(node: &Node, kind: Kind, decoder: &mut Decoder) {
         });
     }
     if let (true, Some(body)) = (kind.has_spec(), node.member("spec")) {
-        nulls(body, "spec".to_owned(), decoder);
+        lists(body, "spec".to_owned(), decoder);
     }
 }
 
@@ -236,8 +236,22 @@ fn after(path: &str) -> &str {
     path.strip_prefix('.').unwrap_or(path)
 }
 
-/// Null as an item of a list has no meaning. Free-form content may hold it.
-fn nulls(node: &Node, place: String, decoder: &mut Decoder) {
+/// More items than this in one list or map of a spec are refused: some checks compare each with
+/// each.
+const MAX_ITEMS: usize = 10_000;
+
+/// Null as an item of a list has no meaning (but in free-form content), and sizes are limited.
+fn lists(node: &Node, place: String, decoder: &mut Decoder) {
+    if matches!(node.value, Value::List(_) | Value::Map(_))
+        && size(node).is_some_and(|size| size > MAX_ITEMS)
+    {
+        return report(
+            decoder,
+            &place,
+            node.span,
+            format!("more than {MAX_ITEMS} entries"),
+        );
+    }
     match &node.value {
         Value::List(items) => {
             for (index, item) in items.iter().enumerate() {
@@ -245,7 +259,7 @@ fn nulls(node: &Node, place: String, decoder: &mut Decoder) {
                 if item.value == Value::Null {
                     report(decoder, &place, item.span, "must not be null".to_owned());
                 }
-                nulls(item, place, decoder);
+                lists(item, place, decoder);
             }
         }
         Value::Map(entries) => {
@@ -256,7 +270,7 @@ fn nulls(node: &Node, place: String, decoder: &mut Decoder) {
             {
                 let mut place = place.clone();
                 push_key(&mut place, &entry.key);
-                nulls(&entry.value, place, decoder);
+                lists(&entry.value, place, decoder);
             }
         }
         _ => {}

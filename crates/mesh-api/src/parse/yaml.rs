@@ -23,8 +23,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            bytes: 64 << 20,
-            nodes: 4_000_000,
+            bytes: 32 << 20,
+            nodes: 2_000_000,
             depth: 64,
             alias_bytes: 8 << 20,
             errors: 100,

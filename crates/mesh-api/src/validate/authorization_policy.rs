@@ -48,11 +48,10 @@ fn check_action(c: &mut Check<'_>, spec: &AuthorizationPolicy) {
         .as_ref()
         .map_or("", |provider| provider.name.as_str());
     match spec.action {
-        Action::Custom => {
-            if provider.is_empty() {
-                c.error("provider", "action CUSTOM needs the name of a provider");
-            }
+        Action::Custom if provider.is_empty() => {
+            c.error("provider", "action CUSTOM needs the name of a provider");
         }
+        Action::Custom => {}
         other if spec.provider.is_some() => {
             c.error(
                 "provider",
@@ -138,11 +137,11 @@ fn check_source(c: &mut Check<'_>, source: &Source, action: Action) {
         if list.len() > 16 {
             c.not_allowed(field, "has too many entries", "16 at most");
         }
-        c.each(field, list, check_service_account);
+        c.each(field, list, |c, account| check_service_account(c, account));
     }
 }
 
-fn check_service_account(c: &mut Check<'_>, account: &String) {
+fn check_service_account(c: &mut Check<'_>, account: &str) {
     let parts: Vec<&str> = account.split('/').collect();
     let bad_shape = parts.len() > 2 || parts.iter().any(|part| part.is_empty());
     if bad_shape || account.contains('*') {
@@ -264,7 +263,7 @@ fn check_condition(c: &mut Check<'_>, condition: &Condition, action: Action) {
         }
         "source.serviceAccount" => {
             for (field, list) in lists {
-                c.each(field, list, check_service_account);
+                c.each(field, list, |c, account| check_service_account(c, account));
             }
         }
         "source.namespace"

@@ -57,23 +57,24 @@ fn check_match(c: &mut Check<'_>, found: &EnvoyConfigObjectMatch, apply_to: Appl
     {
         c.verify("proxy.proxyVersion", values::regex(&proxy.proxy_version));
     }
-    let fits = match (&found.object_types, apply_to) {
-        (None | Some(ObjectTypes::Waypoint(_)), _) => true,
-        (
-            Some(ObjectTypes::Listener(_)),
-            ApplyTo::Listener
+    let of_listener = matches!(
+        apply_to,
+        ApplyTo::Listener
             | ApplyTo::FilterChain
             | ApplyTo::NetworkFilter
             | ApplyTo::HttpFilter
             | ApplyTo::ListenerFilter
-            | ApplyTo::ExtensionConfig,
-        ) => true,
-        (
-            Some(ObjectTypes::RouteConfiguration(_)),
-            ApplyTo::RouteConfiguration | ApplyTo::VirtualHost | ApplyTo::HttpRoute,
-        ) => true,
-        (Some(ObjectTypes::Cluster(_)), ApplyTo::Cluster) => true,
-        _ => false,
+            | ApplyTo::ExtensionConfig
+    );
+    let of_routes = matches!(
+        apply_to,
+        ApplyTo::RouteConfiguration | ApplyTo::VirtualHost | ApplyTo::HttpRoute
+    );
+    let fits = match &found.object_types {
+        None | Some(ObjectTypes::Waypoint(_)) => true,
+        Some(ObjectTypes::Listener(_)) => of_listener,
+        Some(ObjectTypes::RouteConfiguration(_)) => of_routes,
+        Some(ObjectTypes::Cluster(_)) => apply_to == ApplyTo::Cluster,
     };
     if !fits {
         c.error(

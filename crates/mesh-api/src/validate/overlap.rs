@@ -2,6 +2,7 @@
 
 use super::Check;
 use crate::decode::Encode;
+use crate::diagnostic::Reason;
 use crate::kinds::string_match::StringMatch;
 use crate::kinds::virtual_service::{HttpMatchRequest, VirtualService};
 
@@ -36,7 +37,7 @@ fn check_repeated(c: &mut Check<'_>, field: &str, rules: &[Vec<String>]) {
         let path = format!("{field}[{index}]");
         if let Some(by) = catch_all {
             let why = format!("is never reached: {field}[{by}] matches everything");
-            c.warn(&path, why);
+            c.overlap(&path, Reason::Unreachable, &why);
         }
         if rule.is_empty() {
             catch_all = catch_all.or(Some(index));
@@ -49,14 +50,14 @@ fn check_repeated(c: &mut Check<'_>, field: &str, rules: &[Vec<String>]) {
             .map(|(number, _)| number)
             .collect();
         if repeated.len() == rule.len() {
-            c.warn(
-                &path,
-                "is never reached: rules before it have all of its matches",
-            );
+            let why = "is never reached: rules before it have all of its matches";
+            c.overlap(&path, Reason::Unreachable, why);
         } else {
             for number in repeated {
-                c.warn(
-                    &format!("{path}.match[{number}]"),
+                let path = format!("{path}.match[{number}]");
+                c.overlap(
+                    &path,
+                    Reason::Ineffective,
                     "has no effect: it is a repetition",
                 );
             }
@@ -80,7 +81,7 @@ fn check_prefixes(c: &mut Check<'_>, spec: &VirtualService) {
             });
             if let Some((earlier, _, at)) = within {
                 let why = format!("has no effect: {at} takes every path with prefix {earlier}");
-                c.warn(&path, why);
+                c.overlap(&path, Reason::Ineffective, &why);
             }
             if has_only_uri(found) {
                 wide.push((prefix, found.ignore_uri_case, path));
