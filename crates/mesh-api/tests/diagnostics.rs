@@ -87,8 +87,8 @@ fn each_sort_of_mistake_has_place_path_and_remedy() {
             "a kind",
         ),
         (
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {n: 1}\n".to_owned(),
-            "f.yaml:4:11: error: data.n: expected a string, found a number (quote it)",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: 1}\n".to_owned(),
+            "f.yaml:4:11: error: data.a: expected a string, found a number (quote it)",
             "a number where Kubernetes wants a string",
         ),
         (
@@ -113,7 +113,7 @@ fn each_sort_of_mistake_has_place_path_and_remedy() {
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  \
              - {name: a, image: b, resources: {limits: {cpu: 1}}}\n"
                 .to_owned(),
-            "f.yaml:6:26: warning: spec.containers[0].resources: is not performed by this \
+            "f.yaml:6:25: warning: spec.containers[0].resources: is not performed by this \
              release (limits of resources)",
             "a field that is warned of",
         ),
