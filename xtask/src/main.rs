@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 
 fn envoy(cases: &[&str]) -> Result<()> {
     install::envoy()?;
-    run(cargo(&["test", "-p", "mesh-tests", "--test", "envoy", "--"]).args(cases))
+    run(cargo(&["test", "-p", "mesh-tests", "--test", "differential", "--"]).args(cases))
 }
 
 /// Golden tests rewrite their files when this variable is set.

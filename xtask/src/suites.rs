@@ -193,7 +193,7 @@ fn passes(binary: &Binary, programs: &BTreeMap<String, PathBuf>) -> Result<bool>
         .env("CARGO_MANIFEST_DIR", manifest_folder)
         .env("CARGO", cargo);
     // Tests print what they leave out; libtest would swallow the lines of those that pass.
-    let own_harness = binary.package == "mesh-tests" && binary.target == "envoy";
+    let own_harness = ["differential", "scenarios"].contains(&binary.target.as_str());
     if !own_harness {
         command.arg("--nocapture");
     }
@@ -208,7 +208,9 @@ fn passes(binary: &Binary, programs: &BTreeMap<String, PathBuf>) -> Result<bool>
     }
     let mut said = std::collections::BTreeSet::new();
     for line in text.lines() {
-        let notable = line.contains("not run:") || line.starts_with("differential:");
+        let notable = line.contains("not run:")
+            || line.starts_with("differential:")
+            || line.starts_with("scenarios:");
         if notable && said.insert(line) {
             println!("       {line}");
         }

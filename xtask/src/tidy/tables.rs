@@ -14,7 +14,30 @@ const FOLDERS: &[(&str, &str)] = &[
 ];
 
 /// Members that need no case of their own, and why.
-const EXEMPT: &[(&str, &str)] = &[("http_filter/router", "every case ends in it")];
+const EXEMPT: &[(&str, &str)] = &[
+    ("http_filter/router", "every case ends in it"),
+    (
+        "http_filter/alpn",
+        "Istio's own: Envoy does not have it; unit tests and scenarios",
+    ),
+    (
+        "http_filter/istio_stats",
+        "Istio's own: Envoy does not have it; unit tests and scenarios",
+    ),
+    (
+        "http_filter/metadata_exchange",
+        "Istio's own: Envoy does not have it; unit tests",
+    ),
+    (
+        "retry/http3-post-connect-failure",
+        "there is no HTTP/3 upstream to fail",
+    ),
+];
+
+/// Operators of access logs, one quoted name at the begin of each row.
+const OPERATORS: &str = "crates/proxy/src/access_log/operator.rs";
+/// Retry conditions: a bit, a constant and the quoted word.
+const CONDITIONS: &str = "crates/proxy/src/retry.rs";
 
 pub fn check(root: &Path, breaches: &mut Vec<Breach>) -> Result<()> {
     let cases = Cases::load(&root.join("tests/mesh/envoy"))?;
@@ -33,7 +56,40 @@ pub fn check(root: &Path, breaches: &mut Vec<Breach>) -> Result<()> {
             }
         }
     }
+    let text = |name: &str| std::fs::read_to_string(root.join(name)).unwrap_or_default();
+    for operator in rows(&text(OPERATORS), |before| before == "    ") {
+        if !cases.configuration.contains(&format!("%{operator}")) {
+            let text = format!("no differential case logs %{operator}%");
+            breaches.push(Breach::new(OPERATORS, text));
+        }
+    }
+    let is_condition = |before: &str| {
+        let words: Vec<&str> = before.split_whitespace().collect();
+        matches!(words.as_slice(), [bit, _] if bit.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    for condition in rows(&text(CONDITIONS), is_condition) {
+        let exempt = EXEMPT
+            .iter()
+            .any(|(key, _)| *key == format!("retry/{condition}"));
+        if !exempt && !cases.configuration.contains(condition.as_str()) {
+            let text = format!("no differential case retries on {condition}");
+            breaches.push(Breach::new(CONDITIONS, text));
+        }
+    }
     Ok(())
+}
+
+/// The first quoted text of each line whose beginning is as a row of the table has it.
+fn rows(text: &str, is_row: impl Fn(&str) -> bool) -> Vec<String> {
+    let parts = text.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, '"');
+        let (before, name) = (parts.next()?, parts.next()?);
+        let word = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+        (word && !name.is_empty() && is_row(before)).then(|| name.to_owned())
+    });
+    parts.collect()
 }
 
 fn members(folder: &Path) -> Vec<String> {
@@ -53,6 +109,8 @@ fn members(folder: &Path) -> Vec<String> {
 struct Cases {
     accepting: BTreeSet<String>,
     rejecting: BTreeSet<String>,
+    /// All `envoy.yaml` texts in a row.
+    configuration: String,
 }
 
 impl Cases {
@@ -61,6 +119,10 @@ impl Cases {
         let mut cases = Cases::default();
         for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
+            let configuration = std::fs::read_to_string(path.join("envoy.yaml"));
+            cases
+                .configuration
+                .push_str(&configuration.unwrap_or_default());
             let Ok(text) = std::fs::read_to_string(path.join("calls.yaml")) else {
                 continue;
             };
@@ -86,5 +148,16 @@ impl Cases {
             cases.accepting.extend(keys);
         }
         Ok(cases)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_table() {
+        let text = "    \"PROTOCOL\" Protocol: |i| x;\n        \"NOT\" =>\n    // \"NO\"\n";
+        assert_eq!(rows(text, |before| before == "    "), ["PROTOCOL"]);
     }
 }
