@@ -34,9 +34,9 @@ impl CertificateService {
             responses,
             ..
         } = call;
-        self.metrics.csr_count.increment();
+        self.metrics.authority.requests.increment();
         let caller = self.authenticator.caller(peer, &headers).map_err(|error| {
-            self.metrics.authentication_failures.increment();
+            self.metrics.authority.authentication_failures.increment();
             tracing::info!(%error, peer = %peer.address, "certificate request refused");
             Status::new(Code::Unauthenticated, "request authenticate failure")
         })?;
@@ -55,7 +55,7 @@ impl CertificateService {
             .authority
             .sign(&request.csr, ids, ttl, self.clock.now())
             .map_err(|error| self.refusal(&error))?;
-        self.metrics.csr_success.increment();
+        self.metrics.authority.issued.increment();
         tracing::debug!(id = %caller.id, "issued a certificate");
         responses
             .message(&IstioCertificateResponse { cert_chain })
@@ -65,7 +65,7 @@ impl CertificateService {
     fn refusal(&self, error: &AuthorityError) -> Status {
         let (code, name) = match error {
             AuthorityError::Request(_) => {
-                self.metrics.csr_parse_errors.increment();
+                self.metrics.authority.parse_errors.increment();
                 (Code::InvalidArgument, "CSR_ERROR")
             }
             AuthorityError::Ttl { .. } => (Code::InvalidArgument, "TTL_ERROR"),
@@ -74,7 +74,7 @@ impl CertificateService {
             }
             AuthorityError::Generate(_) => (Code::Internal, "CERT_GEN_ERROR"),
         };
-        self.metrics.csr_sign_errors.with(&[name]).increment();
+        self.metrics.authority.sign_errors.with(&[name]).increment();
         Status::new(code, format!("CSR signing error ({error})"))
     }
 }

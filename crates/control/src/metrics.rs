@@ -26,14 +26,44 @@ pub struct Metrics {
     services: Gauge,
     virtual_services: Gauge,
     duplicate_domains: Gauge,
-    pub csr_count: Counter,
-    pub csr_success: Counter,
-    pub csr_parse_errors: Counter,
-    pub csr_id_errors: Counter,
-    pub csr_sign_errors: Family<Counter>,
+    pub authority: AuthorityMetrics,
+}
+
+/// What the certificate service counts.
+#[derive(Debug, Clone)]
+pub struct AuthorityMetrics {
+    pub requests: Counter,
+    pub issued: Counter,
+    pub parse_errors: Counter,
+    pub sign_errors: Family<Counter>,
     pub authentication_failures: Counter,
     pub root_expiry: Gauge,
     pub chain_expiry: Gauge,
+}
+
+impl AuthorityMetrics {
+    fn new(r: &Registry) -> AuthorityMetrics {
+        let name = |name: &str| format!("citadel_server_{name}");
+        let signing = "Requests that could not be signed.";
+        AuthorityMetrics {
+            requests: r.counter(&name("csr_count"), "Certificates asked for."),
+            issued: r.counter(&name("success_cert_issuance_count"), "Certificates issued."),
+            parse_errors: r.counter(&name("csr_parsing_err_count"), "Requests that are none."),
+            sign_errors: r.counters(&name("csr_sign_err_count"), signing, &["error"]),
+            authentication_failures: r.counter(
+                &name("authentication_failure_count"),
+                "Callers that are not known.",
+            ),
+            root_expiry: r.gauge(
+                &name("root_cert_expiry_timestamp"),
+                "When the root expires, Unix seconds.",
+            ),
+            chain_expiry: r.gauge(
+                &name("cert_chain_expiry_timestamp"),
+                "When the signing certificate expires, Unix seconds.",
+            ),
+        }
+    }
 }
 
 const SECONDS: &[f64] = &[0.001, 0.01, 0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0];
@@ -46,79 +76,30 @@ impl Metrics {
         let version = env!("CARGO_PKG_VERSION");
         let info = registry.gauges("pilot_info", "Pilot version and build.", &["version"]);
         info.with(&[version]).set(1);
-        let build = registry.gauges(
-            "istio_build",
-            "Build of a component.",
-            &["component", "tag"],
-        );
+        let build = registry.gauges("istio_build", "Build of a component.", &["component", "tag"]);
         build.with(&["pilot", version]).set(1);
         let r = &registry;
+        let push_time = "Seconds to translate a response.";
+        let converged = "Seconds from a change to its acknowledgement by a proxy.";
+        let built = "Seconds to build a snapshot.";
+        let size = "Bytes of a response.";
+        let duplicates = "Virtual services whose host another one has.";
         Metrics {
             connected: r.gauges("pilot_xds", "Connected proxies.", &["version"]),
             pushes: r.counters("pilot_xds_pushes", "Responses sent.", &["type"]),
             push_triggers: r.counters("pilot_push_triggers", "Why was pushed.", &["type"]),
-            push_time: r.histograms(
-                "pilot_xds_push_time",
-                "Seconds to translate a response.",
-                &["type"],
-                SECONDS,
-            ),
-            config_size: r.histograms(
-                "pilot_xds_config_size_bytes",
-                "Bytes of a response.",
-                &["type"],
-                BYTES,
-            ),
-            convergence_time: r.histogram(
-                "pilot_proxy_convergence_time",
-                "Seconds from a change to its acknowledgement by a proxy.",
-                SECONDS,
-            ),
+            push_time: r.histograms("pilot_xds_push_time", push_time, &["type"], SECONDS),
+            config_size: r.histograms("pilot_xds_config_size_bytes", size, &["type"], BYTES),
+            convergence_time: r.histogram("pilot_proxy_convergence_time", converged, SECONDS),
             rejects: r.counters("pilot_total_xds_rejects", "Refused responses.", &["type"]),
             expired_nonces: r.counters("pilot_xds_expired_nonce", "Stale requests.", &["type"]),
             internal_errors: r.counter("pilot_total_xds_internal_errors", "Our own errors."),
             inbound_updates: r.counters("pilot_inbound_updates", "Changes read.", &["type"]),
-            snapshot_time: r.histogram(
-                "pilot_pushcontext_init_seconds",
-                "Seconds to build a snapshot.",
-                SECONDS,
-            ),
+            snapshot_time: r.histogram("pilot_pushcontext_init_seconds", built, SECONDS),
             services: r.gauge("pilot_services", "Services known."),
             virtual_services: r.gauge("pilot_virt_services", "Virtual services known."),
-            duplicate_domains: r.gauge(
-                "pilot_vservice_dup_domain",
-                "Virtual services whose host another one has.",
-            ),
-            csr_count: r.counter("citadel_server_csr_count", "Certificates asked for."),
-            csr_success: r.counter(
-                "citadel_server_success_cert_issuance_count",
-                "Certificates issued.",
-            ),
-            csr_parse_errors: r.counter(
-                "citadel_server_csr_parsing_err_count",
-                "Requests that are no certificate request.",
-            ),
-            csr_id_errors: r.counter(
-                "citadel_server_id_extraction_err_count",
-                "Callers whose identity is not usable.",
-            ),
-            csr_sign_errors: r.counters(
-                "citadel_server_csr_sign_err_count",
-                "Requests that could not be signed.",
-                &["error"],
-            ),
-            authentication_failures: r.counter(
-                "citadel_server_authentication_failure_count",
-                "Callers that are not known.",
-            ),
-            root_expiry: r.gauge(
-                "citadel_server_root_cert_expiry_timestamp",
-                "When the root expires, Unix seconds.",
-            ),
-            chain_expiry: r.gauge(
-                "citadel_server_cert_chain_expiry_timestamp",
-                "When the signing certificate expires, Unix seconds.",
-            ),
+            duplicate_domains: r.gauge("pilot_vservice_dup_domain", duplicates),
+            authority: AuthorityMetrics::new(r),
             registry,
         }
     }

@@ -76,9 +76,9 @@ pub enum ControlError {
     /// The mesh configuration at the start; later a bad one is only reported.
     #[error("mesh configuration: {0}")]
     MeshConfig(String),
-    /// A part of the control plane ended by itself.
-    #[error("{0}")]
-    Task(#[from] daemon::tasks::TaskError),
+    /// The task that owns the state ended by itself.
+    #[error("the pipeline failed: {0}")]
+    Pipeline(String),
 }
 
 impl ControlError {

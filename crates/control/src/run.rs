@@ -64,59 +64,59 @@ impl Control {
             tracing::warn!(?left, "parts did not end in time");
         }
         let ended = tokio::time::timeout(DRAIN_LIMIT, self.pipeline).await;
-        if let Ok(Err(error)) = ended {
-            return Err(error.into());
+        match ended {
+            Ok(Err(error)) => Err(ControlError::Pipeline(error.to_string())),
+            Ok(Ok(Err(error))) => Err(ControlError::Pipeline(error.to_string())),
+            Ok(Ok(Ok(()))) => Ok(()),
+            Err(_) => Err(ControlError::Pipeline("it did not end in time".to_owned())),
         }
-        Ok(())
     }
 }
 
 /// Runs a control plane until the drain starts.
 pub async fn run(options: Options, drain: DrainWatch) -> Result<(), ControlError> {
     let _guard = drain.guard();
-    let control = start(options).await?;
+    let mut control = start(options).await?;
     tracing::info!(
         xds = %control.xds_address,
         monitoring = %control.monitoring_address,
         "control plane started"
     );
-    drain.started().await;
-    control.stop().await
+    tokio::select! {
+        () = drain.started() => control.stop().await,
+        // It never ends by itself, so this is a failure: better gone than deaf.
+        ended = &mut control.pipeline => Err(ControlError::Pipeline(match ended {
+            Err(error) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Ok(Ok(())) => "it ended".to_owned(),
+        })),
+    }
 }
 
 /// Starts a control plane; port 0 takes a free port.
 pub async fn start(options: Options) -> Result<Control, ControlError> {
-    std::fs::create_dir_all(&options.state_dir)
-        .map_err(ControlError::io(options.state_dir.display()))?;
-    let clock = Clock::system();
-    let metrics = Metrics::new();
-    let mesh = Arc::new(read_mesh_config(options.mesh_config.as_deref())?);
-    let trust_domain = TrustDomain::new(&mesh.trust_domain)
-        .map_err(|error| ControlError::MeshConfig(error.to_string()))?;
-    let authority = Arc::new(crate::authority::load(
-        &options,
-        &trust_domain,
-        clock.now(),
-    )?);
-    crate::authority::measure(&authority, &metrics);
-    let path = options.state_dir.join("objects.redb");
-    let opened = tokio::task::spawn_blocking(move || ObjectStore::open(&path)).await;
-    let store = opened.map_err(|error| ControlError::io("objects")(error.into()))??;
-
+    let Foundation {
+        clock,
+        metrics,
+        mesh,
+        trust_domain,
+        authority,
+        store,
+    } = Foundation::lay(&options).await?;
     let (drain, watch) = Drain::new();
     let tasks = Tasks::new();
-    let sources_wanted = wanted_sources(&options);
-    let (pipeline, sources, published) =
-        Pipeline::new(mesh, &options.domain, sources_wanted, metrics.clone());
+    let (pipeline, sources, published) = Pipeline::new(
+        mesh,
+        &options.domain,
+        wanted_sources(&options),
+        metrics.clone(),
+    );
     let pipeline = daemon::tasks::spawn("pipeline", async move {
         tokio::task::spawn_blocking(move || pipeline.run()).await
     });
     let readiness = Readiness::new();
-    let gate = readiness.gate("sources");
-    tasks.spawn(
-        "readiness",
-        open_when_published(published.clone(), gate, watch.clone()),
-    );
+    let opening = open_when_published(published.clone(), readiness.gate("sources"), watch.clone());
+    tasks.spawn("readiness", opening);
 
     let tokens = Tokens::default();
     let problems = DirectoryProblems::default();
@@ -156,15 +156,17 @@ pub async fn start(options: Options) -> Result<Control, ControlError> {
         certificates: Arc::new(certificates),
     };
     let xds_address = parts.start_discovery(services, &authority, &clock).await?;
-    let surface = Arc::new(Surface {
+    let directory = problems;
+    let ready = readiness.clone();
+    let surface = Surface {
         published,
         proxies,
         applier,
-        directory: problems,
+        directory,
         metrics,
-        readiness: readiness.clone(),
-    });
-    let monitoring_address = parts.start_surfaces(&surface).await?;
+        readiness: ready,
+    };
+    let monitoring_address = parts.start_surfaces(&Arc::new(surface)).await?;
     let sources = Some(sources);
     Ok(Control {
         xds_address,
@@ -175,6 +177,41 @@ pub async fn start(options: Options) -> Result<Control, ControlError> {
         pipeline,
         sources,
     })
+}
+
+/// What must be there before anything runs.
+struct Foundation {
+    clock: Clock,
+    metrics: Metrics,
+    mesh: Arc<MeshConfig>,
+    trust_domain: TrustDomain,
+    authority: Arc<pki::Authority>,
+    store: ObjectStore,
+}
+
+impl Foundation {
+    async fn lay(options: &Options) -> Result<Foundation, ControlError> {
+        std::fs::create_dir_all(&options.state_dir)
+            .map_err(ControlError::io(options.state_dir.display()))?;
+        let clock = Clock::system();
+        let metrics = Metrics::new();
+        let mesh = Arc::new(read_mesh_config(options.mesh_config.as_deref())?);
+        let trust_domain = TrustDomain::new(&mesh.trust_domain)
+            .map_err(|error| ControlError::MeshConfig(error.to_string()))?;
+        let authority = crate::authority::load(options, &trust_domain, clock.now())?;
+        crate::authority::measure(&authority, &metrics);
+        let path = options.state_dir.join("objects.redb");
+        let opened = tokio::task::spawn_blocking(move || ObjectStore::open(&path)).await;
+        let store = opened.map_err(|error| ControlError::io("objects")(error.into()))??;
+        Ok(Foundation {
+            clock,
+            metrics,
+            mesh,
+            trust_domain,
+            authority: Arc::new(authority),
+            store,
+        })
+    }
 }
 
 fn processors() -> usize {

@@ -89,16 +89,6 @@ impl Proxies {
         self.table().proxies.values().cloned().collect()
     }
 
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.table().proxies.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Wakes at every change of the table.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changed.subscribe()
