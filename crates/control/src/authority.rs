@@ -213,9 +213,15 @@ fn issue(
 
 /// When the authority's certificates expire.
 pub(crate) fn measure(authority: &Authority, metrics: &Metrics) {
-    metrics.authority.chain_expiry.set(authority.not_after().as_second());
+    metrics
+        .authority
+        .chain_expiry
+        .set(authority.not_after().as_second());
     if let Ok(root) = Certificate::parse_pem(authority.roots_pem()) {
-        metrics.authority.root_expiry.set(root.not_after.as_second());
+        metrics
+            .authority
+            .root_expiry
+            .set(root.not_after.as_second());
     }
 }
 

@@ -56,7 +56,7 @@ impl CertificateService {
             .sign(&request.csr, ids, ttl, self.clock.now())
             .map_err(|error| self.refusal(&error))?;
         self.metrics.authority.issued.increment();
-        tracing::debug!(id = %caller.id, "issued a certificate");
+        tracing::debug!(id = %caller.id, pod = ?caller.pod, "issued a certificate");
         responses
             .message(&IstioCertificateResponse { cert_chain })
             .await

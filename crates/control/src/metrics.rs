@@ -76,7 +76,11 @@ impl Metrics {
         let version = env!("CARGO_PKG_VERSION");
         let info = registry.gauges("pilot_info", "Pilot version and build.", &["version"]);
         info.with(&[version]).set(1);
-        let build = registry.gauges("istio_build", "Build of a component.", &["component", "tag"]);
+        let build = registry.gauges(
+            "istio_build",
+            "Build of a component.",
+            &["component", "tag"],
+        );
         build.with(&["pilot", version]).set(1);
         let r = &registry;
         let push_time = "Seconds to translate a response.";

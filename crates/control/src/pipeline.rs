@@ -134,6 +134,8 @@ pub(crate) struct Pipeline {
     overlay: Overlay,
     others: BTreeMap<OtherKey, Event>,
     objects: Arc<BTreeMap<ObjectKey, (Arc<Object>, u64)>>,
+    /// Objects that changed since the last publication.
+    touched: BTreeSet<ObjectKey>,
     metrics: Metrics,
 }
 
@@ -165,6 +167,7 @@ impl Pipeline {
             overlay: Overlay::default(),
             others: BTreeMap::new(),
             objects: Arc::default(),
+            touched: BTreeSet::new(),
             metrics,
         };
         (pipeline, Sources { sender }, published)
@@ -211,26 +214,19 @@ impl Pipeline {
     }
 
     fn publish(&mut self, touched: BTreeSet<ObjectKey>) {
-        let objects = Arc::make_mut(&mut self.objects);
-        for key in &touched {
-            objects.remove(key);
-            if let Some(object) = self.overlay.in_force(key) {
-                objects.insert(key.clone(), (object, u64::MAX));
-            }
-        }
+        self.touched.extend(touched);
         if !self.waiting_for.is_empty() {
             return;
         }
         let started = Instant::now();
         let (snapshot, changes) = self.state.snapshot();
         let generation = snapshot.generation;
-        let objects = Arc::make_mut(&mut self.objects);
-        for (_, at) in objects.values_mut().filter(|(_, at)| *at == u64::MAX) {
-            *at = generation;
-        }
         if generation == self.generation() {
+            // Objects that were written again as they were keep their generation.
+            self.touched.clear();
             return;
         }
+        self.number_objects(generation);
         self.metrics.built(&snapshot, &changes, started.elapsed());
         self.history.push_back(Arc::new(changes));
         if self.history.len() > HISTORY {
@@ -244,6 +240,19 @@ impl Pipeline {
         };
         tracing::info!(generation, "published");
         self.publisher.send_replace(Some(Arc::new(published)));
+    }
+
+    fn number_objects(&mut self, generation: u64) {
+        if self.touched.is_empty() {
+            return;
+        }
+        let objects = Arc::make_mut(&mut self.objects);
+        for key in std::mem::take(&mut self.touched) {
+            match self.overlay.in_force(&key) {
+                Some(object) => objects.insert(key, (object, generation)),
+                None => objects.remove(&key),
+            };
+        }
     }
 
     fn apply(&mut self, source: Source, event: Event, touched: &mut BTreeSet<ObjectKey>) {
@@ -358,3 +367,6 @@ impl Overlay {
         self.objects.get(key)?.values().next().cloned()
     }
 }
+
+#[cfg(test)]
+mod tests;

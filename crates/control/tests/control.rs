@@ -86,7 +86,9 @@ async fn a_change_reaches_the_proxy_and_is_waited_for() {
         sidecar
             .until(|s| endpoints(s) == 2 && !route_text(s).is_empty())
             .await;
-        sidecar.until(|s| s.has(ResourceType::Listener, "virtualOutbound")).await;
+        sidecar
+            .until(|s| s.has(ResourceType::Listener, "virtualOutbound"))
+            .await;
 
         let (status, answer) = mesh.apply(&rule("reviews", "one")).await;
         assert_eq!(
