@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bookinfo;
+mod capture;
 mod input;
 mod samples;
 mod security;
@@ -32,8 +33,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         };
     }
-    let groups: [(&str, Vec<Scenario>); 5] = [
+    let groups: [(&str, Vec<Scenario>); 6] = [
         ("bookinfo", bookinfo::scenarios()),
+        ("capture", capture::scenarios()),
         ("samples", samples::scenarios()),
         ("security", security::scenarios()),
         ("updates", updates::scenarios()),
