@@ -248,6 +248,8 @@ pub const NOT_PERFORMED: &[&str] = &[
     "tlsDefaults",
     "serviceEntryVisibility",
     "outboundTrafficPolicy.tls",
+    "meshMTLS",
+    "enablePrometheusMerge",
 ];
 
 impl MeshConfig {

@@ -39,7 +39,18 @@ const POLICY: &[(&str, &str)] = &[
     ("loadBalancer.warmupDurationSecs", "slow start"),
     ("tunnel", "tunnels through another proxy"),
     ("proxyProtocol", "PROXY protocol towards the destination"),
-    ("retryBudget", "retry budgets"),
+    (
+        "retryBudget.budgetInterval",
+        "the interval of retry budgets",
+    ),
+    (
+        "connectionPool.tcp.maxConnectionDuration",
+        "the longest life of a connection",
+    ),
+    (
+        "outlierDetection.outlierDetectionHttpErrorCodes",
+        "own error codes",
+    ),
     ("tls.caCrl", "revocation lists"),
 ];
 
@@ -66,21 +77,6 @@ pub const FIELDS: &[Row] = &[
         "Istio does not perform it either",
     ),
     row(Kind::Gateway, "servers[].tls.caCrl", "revocation lists"),
-    row(
-        Kind::Gateway,
-        "servers[].tls.verifyCertificateSpki",
-        "pinned client certificates",
-    ),
-    row(
-        Kind::Gateway,
-        "servers[].tls.verifyCertificateHash",
-        "pinned client certificates",
-    ),
-    row(
-        Kind::Gateway,
-        "servers[].tls.ecdhCurves",
-        "the choice of curves",
-    ),
     row(
         Kind::Sidecar,
         "ingress[].tls",
@@ -410,6 +406,18 @@ impl Report<'_> {
                 if dry.is_some_and(|value| value != "false") {
                     let message = "a dry run is not performed by this release";
                     self.add(Severity::Error, "metadata.annotations", message);
+                }
+            }
+            Spec::VirtualService(spec) => {
+                for (route, of) in spec.http.iter().enumerate() {
+                    for (index, found) in of.r#match.iter().enumerate() {
+                        let keys = found.headers.keys().chain(found.without_headers.keys());
+                        for key in keys.filter(|key| key.starts_with("@request.auth.")) {
+                            let path = format!("spec.http[{route}].match[{index}]");
+                            let message = format!("{key}: {NO_TOKENS} by this release");
+                            self.add(Severity::Warning, &path, &message);
+                        }
+                    }
                 }
             }
             Spec::ServiceEntry(spec) if spec.resolution == Resolution::DynamicDns => {

@@ -81,7 +81,7 @@ pub fn run_hosts(mesh: &Mesh<'_>, report: &mut Report) {
                 }
                 None if known.ports.len() > 1 => {
                     let message = format!(
-                        "the service {full:?} has several ports {:?}, the destination must name one",
+                        "{full:?} has several ports {:?}, the destination must name one",
                         known.ports,
                     );
                     report.add("IST0112", object, &path, message);

@@ -75,7 +75,14 @@ pub const PROXY_NOT_PERFORMED: &[&str] = &[
     "tracingServiceName",
     "privateKeyProvider",
     "connectionSettings",
-    "gatewayTopology.proxyProtocol",
+    "gatewayTopology",
+    "proxyHeaders",
+    "runtimeValues",
+    "interceptionMode",
+    "image",
+    "statsCompression",
+    "fileFlushInterval",
+    "fileFlushMinSizeKb",
 ];
 
 impl Default for ProxySettings {
