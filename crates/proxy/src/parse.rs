@@ -71,6 +71,18 @@ pub struct Environment {
     pub node: Arc<envoy_api::core::Node>,
 }
 
+impl Environment {
+    /// The environment of a process with this bootstrap; statistics have a row for each core.
+    pub fn new(bootstrap: &envoy_api::bootstrap::Bootstrap) -> Environment {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        Environment {
+            sinks: Arc::default(),
+            stats: Arc::new(crate::stats::Stats::new(workers)),
+            node: Arc::new(bootstrap.node.clone().unwrap_or_default()),
+        }
+    }
+}
+
 /// The position inside the resource being parsed and what was found wrong so far.
 #[derive(Debug, Default)]
 pub struct Context {

@@ -177,6 +177,8 @@ pub struct ClusterBlock {
     pub name: Arc<str>,
     pub priorities: [PriorityBlock; 2],
     pub ejected_hosts: AtomicU32,
+    /// Counts up whenever a host's health changes without new endpoints; balancers look at it.
+    pub health_generation: AtomicU64,
     /// Process-wide position for balancers that want one.
     pub created: std::time::Instant,
 }
@@ -187,6 +189,7 @@ impl ClusterBlock {
             name: Arc::from(name),
             priorities: Default::default(),
             ejected_hosts: AtomicU32::new(0),
+            health_generation: AtomicU64::new(0),
             created: std::time::Instant::now(),
         }
     }

@@ -265,10 +265,10 @@ fn least_request(
 }
 
 fn balance_factor(context: &mut Context, value: Option<u32>) -> Option<u32> {
-    if value.is_some_and(|value| value < 100) {
-        context.error_at("hash_balance_factor", "must be at least 100");
+    if value.is_some() {
+        context.error_at("hash_balance_factor", "is not supported");
     }
-    value
+    None
 }
 
 fn ring_sizes(context: &mut Context, minimum: Option<u64>, maximum: Option<u64>) -> (u64, u64) {
