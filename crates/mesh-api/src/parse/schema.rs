@@ -47,6 +47,9 @@ const RULES: &[(Kind, &str, Rule)] = &[
     ),
     (Kind::RequestAuthentication, "spec.targetRefs", AtMost(16)),
     (Kind::AuthorizationPolicy, "spec.rules", AtMost(512)),
+    // Absent means "any"; an empty list looks as if it meant "none".
+    (Kind::AuthorizationPolicy, "spec.rules[].from", NotEmpty),
+    (Kind::AuthorizationPolicy, "spec.rules[].to", NotEmpty),
     (Kind::AuthorizationPolicy, "spec.rules[].from", AtMost(512)),
     (Kind::AuthorizationPolicy, "spec.targetRefs", AtMost(16)),
     (

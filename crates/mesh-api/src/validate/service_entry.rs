@@ -43,7 +43,7 @@ fn check_hosts(c: &mut Check<'_>, spec: &ServiceEntry) {
         protocol.is_http() || protocol.is_tls()
     };
     let several = spec.hosts.len() > 1 && spec.resolution != Resolution::None;
-    if several && spec.addresses.is_empty() && !spec.ports.iter().all(tells_apart) {
+    if several && !spec.ports.iter().all(tells_apart) {
         c.error(
             "hosts",
             "several hosts need ports with HTTP or TLS to be told apart",
@@ -112,7 +112,7 @@ fn check_resolution(c: &mut Check<'_>, spec: &ServiceEntry) {
         Resolution::Static => Addresses::OnlyIp,
         Resolution::Dns | Resolution::DnsRoundRobin => {
             check_dns(c, spec);
-            Addresses::NamesToo
+            Addresses::NotSockets
         }
         Resolution::DynamicDns => {
             check_dynamic_dns(c, spec);

@@ -107,7 +107,12 @@ fn check_egress_list(c: &mut Check<'_>, list: &[IstioEgressListener]) {
             Some(port) => {
                 check_protocol(c, &port.protocol);
                 check_egress_address(c, listener, port.number);
-                if !taken.insert((port.number, listener.bind.clone())) {
+                let bind = if port.number == 0 {
+                    listener.bind.clone()
+                } else {
+                    String::new()
+                };
+                if !taken.insert((port.number, bind)) {
                     c.error("port", "is used by another listener too");
                 }
             }
@@ -145,12 +150,14 @@ fn check_egress_hosts(c: &mut Check<'_>, listener: &IstioEgressListener) {
         check_host(c, name, Place::Sidecar)
     });
     let everything = listener.hosts.iter().any(|name| name == "*/*");
-    let others = listener
-        .hosts
-        .iter()
-        .any(|name| name != "*/*" && !name.starts_with('~'));
-    if everything && others {
-        c.warn("hosts", "`*/*` holds the other hosts already");
+    let held = |name: &String| {
+        let namespace = name.split_once('/').map_or("", |(namespace, _)| namespace);
+        let whole = format!("{namespace}/*");
+        let by_namespace = *name != whole && listener.hosts.contains(&whole);
+        !name.starts_with('~') && (by_namespace || (everything && name != "*/*"))
+    };
+    if let Some(name) = listener.hosts.iter().find(|name| held(name)) {
+        c.warn("hosts", format!("{name} is held by another entry already"));
     }
 }
 

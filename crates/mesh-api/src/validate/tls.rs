@@ -85,19 +85,21 @@ pub fn check_server(c: &mut Check<'_>, tls: &ServerTlsSettings) {
         return;
     }
     let mutual = matches!(mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
-    let certificates = [
-        ("credentialName", !tls.credential_name.is_empty()),
-        ("credentialNames", !tls.credential_names.is_empty()),
+    let lists = [
         ("tlsCertificates", !tls.tls_certificates.is_empty()),
-        ("serverCertificate", !tls.server_certificate.is_empty()),
+        ("credentialNames", !tls.credential_names.is_empty()),
+        ("credentialName", !tls.credential_name.is_empty()),
     ];
-    let given: Vec<&str> = certificates
+    let given: Vec<&str> = lists
         .iter()
         .filter(|(_, used)| *used)
         .map(|(field, _)| *field)
         .collect();
     if given.len() > 1 {
         c.error(given[1], format!("cannot stand beside {}", given[0]));
+    }
+    if !tls.tls_certificates.is_empty() && !tls.server_certificate.is_empty() {
+        c.error("serverCertificate", "cannot stand beside tlsCertificates");
     }
     check_count(c, "credentialNames", tls.credential_names.len());
     check_count(c, "tlsCertificates", tls.tls_certificates.len());

@@ -12,6 +12,8 @@ use crate::kinds::workload_group::{HealthCheckMethod, ReadinessProbe, WorkloadGr
 pub enum Addresses {
     OnlyIp,
     NamesToo,
+    /// Names, but no unix sockets.
+    NotSockets,
 }
 
 pub fn check_entry(c: &mut Check<'_>, spec: &WorkloadEntry) {
@@ -53,7 +55,7 @@ fn check_address(
         }
         return;
     }
-    if spec.address.starts_with("unix://") {
+    if spec.address.starts_with("unix://") && addresses != Addresses::NotSockets {
         c.verify("address", values::unix_address(&spec.address));
         if !spec.ports.is_empty() {
             c.error("ports", "a unix socket has no ports");
@@ -71,7 +73,7 @@ fn check_address(
     }
     match addresses {
         Addresses::OnlyIp => c.verify("address", values::ip(&spec.address)),
-        Addresses::NamesToo => {
+        Addresses::NamesToo | Addresses::NotSockets => {
             if let Err(why) = host::check_fqdn(&spec.address) {
                 c.error(
                     "address",
