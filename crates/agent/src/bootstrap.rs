@@ -54,13 +54,6 @@ pub fn json(options: &Options) -> Value {
             }},
             {"name": "admin", "admin_layer": {}},
         ]},
-        "default_regex_engine": {
-            "name": "envoy.regex_engines.google_re2",
-            "typed_config": {
-                "@type":
-                    "type.googleapis.com/envoy.extensions.regex_engines.v3.GoogleRE2",
-            },
-        },
     });
     if let Some(mark) = options.socket_mark {
         // SO_MARK at SOL_SOCKET: how capture tells the proxy's connections from the application's.
@@ -69,13 +62,29 @@ pub fn json(options: &Options) -> Value {
             "socket_options": [{"level": 1, "name": 36, "int_value": mark, "state": "STATE_PREBIND"}],
         }});
     }
-    if options.engine == Engine::Stolos
-        && let Some(object) = bootstrap.as_object_mut()
-    {
-        // An engine setting of Envoy's; ours has one engine.
-        object.remove("default_regex_engine");
+    if let Engine::Envoy { .. } = options.engine {
+        add_envoy_settings(&mut bootstrap);
     }
     bootstrap
+}
+
+/// Settings of Envoy's own machinery, which ours does not have.
+fn add_envoy_settings(bootstrap: &mut Value) {
+    bootstrap["default_regex_engine"] = json!({
+        "name": "envoy.regex_engines.google_re2",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.regex_engines.v3.GoogleRE2",
+        },
+    });
+    // Istio's limit: none, said so that Envoy does not warn.
+    bootstrap["overload_manager"] = json!({"resource_monitors": [{
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.resource_monitors\
+                      .downstream_connections.v3.DownstreamConnectionsConfig",
+            "max_active_downstream_connections": "2147483647",
+        },
+    }]});
 }
 
 /// The same as a message, for our proxy.

@@ -100,5 +100,7 @@ pub async fn active_connections(admin: SocketAddr) -> Option<u64> {
 }
 
 fn start_stolos(_options: &Options, _ready: ProxyReadiness) -> Result<Kind, AgentError> {
-    Err(AgentError::NotSupported("our own proxy, in this build".to_string()))
+    Err(AgentError::NotSupported(
+        "our own proxy, in this build".to_string(),
+    ))
 }

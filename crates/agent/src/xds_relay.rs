@@ -94,7 +94,7 @@ impl Relay {
         let Some(first) = session.requests.next().await? else {
             return Ok(());
         };
-        session.tracker.from_proxy(first)?;
+        session.tracker.request(first)?;
         loop {
             let Some(call) = session.connect(&mut back_off).await? else {
                 return Ok(());
@@ -147,7 +147,7 @@ impl Session<'_> {
                 tokio::select! {
                     opened = opening.as_mut() => break opened,
                     request = self.requests.next() => match request? {
-                        Some(bytes) => drop(self.tracker.from_proxy(bytes)?),
+                        Some(bytes) => drop(self.tracker.request(bytes)?),
                         None => return Ok(None),
                     },
                 }
@@ -164,7 +164,7 @@ impl Session<'_> {
                 tokio::select! {
                     () = waiting.as_mut() => break,
                     request = self.requests.next() => match request? {
-                        Some(bytes) => drop(self.tracker.from_proxy(bytes)?),
+                        Some(bytes) => drop(self.tracker.request(bytes)?),
                         None => return Ok(None),
                     },
                 }
@@ -187,12 +187,12 @@ impl Session<'_> {
             let upstream = tokio::select! {
                 request = self.requests.next() => match request? {
                     None => return Ok(Ended::ProxyLeft),
-                    Some(bytes) => self.tracker.from_proxy(bytes)?,
+                    Some(bytes) => self.tracker.request(bytes)?,
                 },
                 response = responses.next() => match response {
                     Ok(Some(bytes)) => {
                         back_off.reset();
-                        self.to_proxy(bytes).await?
+                        self.deliver(bytes).await?
                     }
                     Ok(None) => {
                         let reason = Status::unavailable("the server ended the stream");
@@ -210,8 +210,8 @@ impl Session<'_> {
     }
 
     /// Gives the response to the proxy, or keeps it if it is ours; then there is an answer.
-    async fn to_proxy(&mut self, bytes: Bytes) -> Result<Option<Bytes>, Status> {
-        match self.tracker.from_control(bytes.clone())? {
+    async fn deliver(&mut self, bytes: Bytes) -> Result<Option<Bytes>, Status> {
+        match self.tracker.response(bytes.clone())? {
             FromControl::Forward => {
                 self.responses.send(vec![bytes]).await?;
                 Ok(None)
@@ -253,17 +253,17 @@ impl Tracker {
     }
 
     /// Notes a request; gives what is to be sent on, if the stream is open.
-    fn from_proxy(&mut self, bytes: Bytes) -> Result<Option<Bytes>, Status> {
+    fn request(&mut self, bytes: Bytes) -> Result<Option<Bytes>, Status> {
         match self {
-            Tracker::Delta(tracker) => tracker.from_proxy(bytes),
-            Tracker::Full(tracker) => tracker.from_proxy(bytes),
+            Tracker::Delta(tracker) => tracker.request(bytes),
+            Tracker::Full(tracker) => tracker.request(bytes),
         }
     }
 
-    fn from_control(&mut self, bytes: Bytes) -> Result<FromControl, Status> {
+    fn response(&mut self, bytes: Bytes) -> Result<FromControl, Status> {
         match self {
-            Tracker::Delta(tracker) => tracker.from_control(bytes),
-            Tracker::Full(tracker) => tracker.from_control(bytes),
+            Tracker::Delta(tracker) => tracker.response(bytes),
+            Tracker::Full(tracker) => tracker.response(bytes),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The rules in a real kernel: applied, applied again, changed and removed in a namespace of
 //! their own. Needs root and the tools; says so if it cannot run.
 
+#![allow(clippy::unwrap_used)]
+
 use std::process::Command;
 
 use agent::capture::apply;

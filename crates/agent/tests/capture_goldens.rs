@@ -1,5 +1,7 @@
 //! Istio's own capture tables: the options of every row give exactly the rules of its golden.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

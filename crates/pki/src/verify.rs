@@ -274,6 +274,8 @@ fn refuse(error: webpki::Error) -> rustls::Error {
         webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
         webpki::Error::CertExpired { .. } => CertificateError::Expired,
         webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
+        // A root of the same name with another key.
+        webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         webpki::Error::CertNotValidForName(_) => CertificateError::NotValidForName,
         error => return other(error),
     };

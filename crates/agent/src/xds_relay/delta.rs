@@ -48,7 +48,7 @@ impl Tracker {
         }
     }
 
-    pub(super) fn from_proxy(&mut self, bytes: Bytes) -> Result<Option<Bytes>, Status> {
+    pub(super) fn request(&mut self, bytes: Bytes) -> Result<Option<Bytes>, Status> {
         let mut request =
             DeltaDiscoveryRequest::decode(bytes.clone()).map_err(Status::invalid_argument)?;
         if let Some(node) = request.node.take() {
@@ -80,7 +80,7 @@ impl Tracker {
         Ok(Some(request.encode_to_vec().into()))
     }
 
-    pub(super) fn from_control(&mut self, bytes: Bytes) -> Result<FromControl, Status> {
+    pub(super) fn response(&mut self, bytes: Bytes) -> Result<FromControl, Status> {
         let response = wire::decode_delta(bytes).map_err(Status::internal)?;
         if self.wants_names && response.type_url == ResourceType::NameTable.type_url() {
             let body = response
@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn send(tracker: &mut Tracker, request: &DeltaDiscoveryRequest) -> Option<Bytes> {
-        tracker.from_proxy(request.encode_to_vec().into()).unwrap()
+        tracker.request(request.encode_to_vec().into()).unwrap()
     }
 
     fn announced(tracker: &mut Tracker) -> Vec<DeltaDiscoveryRequest> {
@@ -259,7 +259,7 @@ mod tests {
         );
         for (type_url, nonce) in [(CLUSTERS, "1"), (ENDPOINTS, "2")] {
             let bytes = response(type_url, &[("a", "v1"), ("b", "v1")], nonce);
-            assert_eq!(tracker.from_control(bytes).unwrap(), FromControl::Forward);
+            assert_eq!(tracker.response(bytes).unwrap(), FromControl::Forward);
         }
         assert!(
             send(&mut tracker, &request(CLUSTERS, &[], "1")).is_some(),
@@ -291,12 +291,12 @@ mod tests {
         send(&mut tracker, &request(CLUSTERS, &[], ""));
         tracker.announce();
         tracker
-            .from_control(response(CLUSTERS, &[("a", "v1")], "old"))
+            .response(response(CLUSTERS, &[("a", "v1")], "old"))
             .unwrap();
         tracker.announce();
         assert_eq!(send(&mut tracker, &request(CLUSTERS, &[], "old")), None);
         tracker
-            .from_control(response(CLUSTERS, &[("b", "v1")], "older"))
+            .response(response(CLUSTERS, &[("b", "v1")], "older"))
             .unwrap();
         tracker.announce();
         let sent = send(&mut tracker, &request(CLUSTERS, &["x"], "older")).expect("a new wish");
@@ -336,9 +336,7 @@ mod tests {
             }],
             ..Default::default()
         };
-        let got = tracker
-            .from_control(response.encode_to_vec().into())
-            .unwrap();
+        let got = tracker.response(response.encode_to_vec().into()).unwrap();
         let FromControl::Names {
             table: Some(got),
             answer,
@@ -354,9 +352,7 @@ mod tests {
             "n"
         );
         assert!(
-            tracker
-                .from_control(Bytes::from_static(b"\xff\xff"))
-                .is_err(),
+            tracker.response(Bytes::from_static(b"\xff\xff")).is_err(),
             "no message"
         );
     }

@@ -31,7 +31,7 @@ impl Tracker {
         }
     }
 
-    pub(super) fn from_proxy(&mut self, bytes: Bytes) -> Result<Option<Bytes>, Status> {
+    pub(super) fn request(&mut self, bytes: Bytes) -> Result<Option<Bytes>, Status> {
         let mut request =
             DiscoveryRequest::decode(bytes.clone()).map_err(Status::invalid_argument)?;
         if let Some(node) = request.node.take() {
@@ -61,7 +61,7 @@ impl Tracker {
         Ok(is_changed.then(|| request.encode_to_vec().into()))
     }
 
-    pub(super) fn from_control(&mut self, bytes: Bytes) -> Result<FromControl, Status> {
+    pub(super) fn response(&mut self, bytes: Bytes) -> Result<FromControl, Status> {
         let response = wire::decode_full(bytes).map_err(Status::internal)?;
         if self.wants_names && response.type_url == ResourceType::NameTable.type_url() {
             let body = response
@@ -128,12 +128,7 @@ mod tests {
     #[test]
     fn a_new_stream_is_told_everything() {
         let mut tracker = Tracker::new(false);
-        assert!(
-            tracker
-                .from_proxy(request(&["80"], "", ""))
-                .unwrap()
-                .is_some()
-        );
+        assert!(tracker.request(request(&["80"], "", "")).unwrap().is_some());
         tracker.announce();
         let response = DiscoveryResponse {
             type_url: ROUTES.into(),
@@ -141,23 +136,19 @@ mod tests {
             nonce: "n".into(),
             ..Default::default()
         };
-        tracker
-            .from_control(response.encode_to_vec().into())
-            .unwrap();
+        tracker.response(response.encode_to_vec().into()).unwrap();
         assert!(
             tracker
-                .from_proxy(request(&["80"], "7", "n"))
+                .request(request(&["80"], "7", "n"))
                 .unwrap()
                 .is_some()
         );
         assert_eq!(
-            tracker.from_proxy(request(&["80"], "7", "n")).unwrap(),
+            tracker.request(request(&["80"], "7", "n")).unwrap(),
             None,
             "answered twice"
         );
-        let changed = tracker
-            .from_proxy(request(&["80", "81"], "7", "n"))
-            .unwrap();
+        let changed = tracker.request(request(&["80", "81"], "7", "n")).unwrap();
         let changed = DiscoveryRequest::decode(changed.expect("new names")).unwrap();
         assert_eq!(changed.response_nonce, "", "without the old nonce");
         let again = tracker.announce().remove(0);
