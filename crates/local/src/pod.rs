@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use daemon::tasks::{self, Task};
 use tokio::sync::watch;
 
-use crate::board::{Phase, PodKey, PodRecord};
+use crate::board::{ContainerStatus, Phase, PodKey, PodRecord};
 use crate::error::LocalError;
 use crate::init::protocol::{Container, ENVOY_IN_POD, Exit, STOLOS_IN_POD, Setup, Volume};
 use crate::manifest::local_mesh::ProxyChoice;
@@ -89,10 +89,21 @@ fn record(spec: &PodSpec) -> PodRecord {
         ready: false,
         terminating: false,
         phase: Phase::Pending,
-        containers: BTreeMap::new(),
+        containers: containers(&spec.template),
         pid: 0,
         message: String::new(),
     }
+}
+
+/// Every container is on the board from the beginning: the pod's readiness counts them all.
+fn containers(template: &PodTemplate) -> BTreeMap<String, ContainerStatus> {
+    let proxy = (template.proxy != ProxyRole::None).then(|| sidecar::PROXY.to_owned());
+    let names = template.containers.iter().map(|container| container.name.clone());
+    let waiting = || ContainerStatus {
+        state: "PodInitializing".to_owned(),
+        ..ContainerStatus::default()
+    };
+    names.chain(proxy).map(|name| (name, waiting())).collect()
 }
 
 async fn live(platform: Arc<Platform>, spec: PodSpec, mut stopping: watch::Receiver<bool>) {

@@ -95,6 +95,8 @@ impl Supervisor {
             return Ok(None);
         };
         clean_up(&state);
+        // Its logs were worth keeping until now.
+        let _ = std::fs::remove_dir_all(state.pods());
         if options.build {
             build::run(&desired).await?;
         }
@@ -348,8 +350,6 @@ fn clean_up(state: &StateDir) {
     let _ = std::fs::remove_file(state.supervisor_socket());
     let _ = std::fs::remove_file(state.control_socket());
     let _ = std::fs::remove_file(state.registry());
-    let _ = std::fs::remove_dir_all(state.pods());
-    let _ = std::fs::create_dir_all(state.pods());
 }
 
 /// The last lines of a log.
