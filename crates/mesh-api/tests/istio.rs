@@ -7,6 +7,8 @@
 mod analyzers;
 #[path = "istio/crd.rs"]
 mod crd;
+#[path = "istio/crd_fields.rs"]
+mod crd_fields;
 #[path = "istio/samples.rs"]
 mod samples;
 #[path = "istio/testdata.rs"]

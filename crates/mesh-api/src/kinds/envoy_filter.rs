@@ -90,6 +90,7 @@ message! {
         name: String,
         sni: String,
         transport_protocol: String,
+        transport_socket: String,
         application_protocols: String,
         filter: Option<FilterMatch>,
         destination_port: u32,
