@@ -379,6 +379,21 @@ impl MeshConfig {
         if self.default_config.concurrency.is_some_and(|n| n < 0) {
             bad("defaultConfig.concurrency", "must not be negative");
         }
+        for (key, value) in [
+            ("defaultConfig.configPath", &self.default_config.config_path),
+            ("defaultConfig.binaryPath", &self.default_config.binary_path),
+            (
+                "defaultConfig.serviceCluster",
+                &self.default_config.service_cluster,
+            ),
+        ] {
+            if value.is_empty() {
+                bad(key, "must not be empty");
+            }
+        }
+        if let Err(why) = host_and_port(&self.default_config.discovery_address) {
+            bad("defaultConfig.discoveryAddress", &why);
+        }
         if self
             .default_config
             .drain_duration
@@ -397,6 +412,25 @@ impl MeshConfig {
             }
         }
         out
+    }
+}
+
+/// `host:port`, where the host is a name or an address (IPv6 in brackets).
+fn host_and_port(text: &str) -> Result<(), String> {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err("must have the form host:port".to_owned());
+    };
+    if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return Err("must end with a port (1 to 65535)".to_owned());
+    }
+    match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => Ok(()),
+        Some(_) => Err("holds a malformed IPv6 address".to_owned()),
+        None if host.parse::<std::net::Ipv4Addr>().is_ok() => Ok(()),
+        None => crate::host::check_fqdn(host),
     }
 }
 
