@@ -22,6 +22,7 @@ pub mod locality;
 pub mod message;
 pub mod name_table;
 pub mod network_filters;
+pub mod peer_headers;
 pub mod rbac;
 pub mod rbac_rule;
 pub mod rbac_value;

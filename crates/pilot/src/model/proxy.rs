@@ -82,6 +82,8 @@ pub struct ProxyView {
     pub role: Role,
     pub namespace: String,
     pub name: String,
+    /// The deployment, as telemetry shows it.
+    pub workload_name: String,
     pub addresses: Vec<IpAddr>,
     pub labels: Labels,
     pub service_account: String,
@@ -136,11 +138,16 @@ impl ProxyView {
         let service_account = claimed
             .or_else(|| identity.map(|identity| identity.service_account().to_owned()))
             .unwrap_or_default();
+        let workload_name = metadata
+            .text("WORKLOAD_NAME")
+            .or_else(|| workload.as_ref().map(|workload| workload.workload_name.clone()))
+            .unwrap_or_else(|| name.to_owned());
         let locality = locality(node, workload.as_deref());
         Ok(Self {
             id: node.id.clone(),
             role,
             name: name.to_owned(),
+            workload_name,
             namespace,
             addresses,
             labels,

@@ -155,7 +155,7 @@ fn join(root: &HttpMatchRequest, delegate: &HttpMatchRequest) -> HttpMatchReques
 }
 
 /// Whether no request of the root can be one of the delegate's.
-fn conflicts(root: &HttpMatchRequest, delegate: &HttpMatchRequest) -> bool {
+pub fn conflicts(root: &HttpMatchRequest, delegate: &HttpMatchRequest) -> bool {
     let one = |root: &Option<StringMatch>, delegate: &Option<StringMatch>| match (root, delegate) {
         (Some(root), Some(delegate)) => not_within(root, delegate),
         _ => false,
@@ -179,6 +179,7 @@ fn conflicts(root: &HttpMatchRequest, delegate: &HttpMatchRequest) -> bool {
         || !root.source_namespace.is_empty()
             && !delegate.source_namespace.is_empty()
             && root.source_namespace != delegate.source_namespace
+        || delegate.gateways.iter().any(|name| !root.gateways.contains(name))
         || root.source_labels.iter().any(|(key, value)| {
             delegate.source_labels.get(key).is_some_and(|other| other != value)
         })

@@ -162,6 +162,9 @@ fn translate(snapshot: &Snapshot, key: &ClusterKey, target: &Target<'_>) -> Clus
     if !target.sni_dnat {
         cluster_pool::apply_http(&mut cluster, upstream, http);
     }
+    // Endpoints that fail are sent too; panicking into them is a rule's choice.
+    cluster.common_lb_config.get_or_insert_default().healthy_panic_threshold =
+        Some(envoy_api::types::Percent { value: 0.0 });
     cluster_pool::apply_outlier(&mut cluster, policy.outlier_detection.as_ref());
     let locality = cluster_balancer::locality(policy.load_balancer.as_ref(), mesh);
     let outlier = policy.outlier_detection.is_some();

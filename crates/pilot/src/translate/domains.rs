@@ -1,6 +1,8 @@
 //! The names under which a client reaches a service: complete, short, and its addresses
 //! (istio.md 2.4).
 
+use std::net::IpAddr;
+
 use crate::model::Service;
 
 use super::message::{bracketed, is_single};
@@ -32,9 +34,15 @@ pub fn of_service(service: &Service, client: &ClientNames<'_>) -> Vec<String> {
     domains
 }
 
-/// A host name and its short forms.
+/// A host name, its absolute form and its short forms.
 pub fn of_host(hostname: &str, dns_domain: &str) -> Vec<String> {
+    if hostname.parse::<IpAddr>().is_ok() {
+        return vec![bracketed(hostname)];
+    }
     let mut domains = vec![hostname.to_owned()];
+    if !hostname.starts_with('*') {
+        domains.push(format!("{hostname}."));
+    }
     domains.extend(short_names(hostname, dns_domain));
     domains
 }
@@ -52,6 +60,9 @@ pub fn short_names(hostname: &str, dns_domain: &str) -> Vec<String> {
     }
     let (unique, rest) = host.split_at(host.len() - shared);
     let unique = unique.join(".");
+    if shared == domain.len() {
+        return vec![unique];
+    }
     let longer = format!("{unique}.{}", rest[0]);
     vec![unique, longer]
 }
@@ -63,13 +74,10 @@ fn kubernetes_names(hostname: &str, namespace: &str, suffix: &str) -> Vec<String
     }
     let short = &hostname[..at];
     let Some((name, host_namespace)) = short.split_once('.') else { return Vec::new() };
-    let mut names = Vec::new();
     if host_namespace == namespace {
-        names.push(name.to_owned());
+        return vec![name.to_owned(), format!("{short}.svc"), short.to_owned()];
     }
-    names.push(format!("{short}.svc"));
-    names.push(short.to_owned());
-    names
+    vec![short.to_owned(), format!("{short}.svc")]
 }
 
 #[cfg(test)]
@@ -84,9 +92,9 @@ mod tests {
                 "ns.svc.cluster.local",
                 vec!["foo", "foo.ns.svc", "foo.ns"],
             ),
-            ("foo.ns.svc.cluster.local", "other.svc.cluster.local", vec!["foo.ns.svc", "foo.ns"]),
+            ("foo.ns.svc.cluster.local", "other.svc.cluster.local", vec!["foo.ns", "foo.ns.svc"]),
             ("www.example.com", "ns.svc.cluster.local", vec![]),
-            ("foo.local.campus.net", "local.campus.net", vec!["foo", "foo.local"]),
+            ("foo.local.campus.net", "local.campus.net", vec!["foo"]),
         ] {
             assert_eq!(short_names(host, domain), want, "{host} from {domain}");
         }

@@ -6,6 +6,7 @@ use envoy_api::hcm::{HttpFilter, http_filter};
 use envoy_api::istio::{alpn, peer_metadata, stats};
 use prost_types::Any;
 
+use super::peer_headers::{self, PeerHeaders};
 use super::rbac::RbacFilters;
 use super::route_filters::{CORS, FAULT};
 use crate::model::{Capabilities, Protocol};
@@ -23,10 +24,15 @@ pub fn build(
     capabilities: &Capabilities,
     policies: &RbacFilters,
     protocol: Protocol,
+    peer: Option<&PeerHeaders>,
 ) -> Vec<HttpFilter> {
     let mut filters = Vec::new();
     if capabilities.metadata_exchange {
         filters.push(filter("istio.metadata_exchange", pack(&peer_metadata(side))));
+    } else if capabilities.has(peer_headers::FILTER) {
+        // A stock Envoy has no such filter: it announces itself by plain headers.
+        let mutation = peer_headers::mutation(peer.filter(|_| side != Side::Inbound));
+        filters.push(filter(peer_headers::FILTER, pack(&mutation)));
     }
     filters.extend(policies.http());
     if protocol == Protocol::GrpcWeb && capabilities.has("envoy.filters.http.grpc_web") {

@@ -19,6 +19,7 @@ use super::gateway::{MergedPort, MergedServer, merge};
 use super::http_filters::Side;
 use super::message::{cidr, duration, parse_net, seconds, socket};
 use super::network_filters::{self, Http, Routes};
+use super::peer_headers::PeerHeaders;
 use super::rbac::RbacFilters;
 use super::tcp_route::Outgoing;
 use super::tls_context::{self, SecretSource};
@@ -36,7 +37,8 @@ pub fn listeners(snapshot: &Snapshot, view: &ProxyView) -> Vec<Resource> {
     let client = Client::new(snapshot, &scope, view);
     let entries = snapshot.policies.authorization(&view.namespace, &view.labels);
     let policies = RbacFilters::new(&entries, &snapshot.mesh);
-    let builder = Builder { snapshot, view, client, policies };
+    let peer = PeerHeaders::new(view);
+    let builder = Builder { snapshot, view, client, policies, peer };
     merge(snapshot, view).iter().filter_map(|port| builder.listener(port)).collect()
 }
 
@@ -45,6 +47,7 @@ struct Builder<'a> {
     view: &'a ProxyView,
     client: Client<'a>,
     policies: RbacFilters,
+    peer: PeerHeaders,
 }
 
 impl Builder<'_> {
@@ -109,6 +112,7 @@ impl Builder<'_> {
             mesh: &self.snapshot.mesh,
             http10: self.view.http10,
             idle_timeout_ms: self.view.idle_timeout_ms,
+            peer: Some(&self.peer),
         }))
     }
 

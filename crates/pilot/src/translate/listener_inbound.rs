@@ -272,6 +272,7 @@ impl Inbound<'_> {
                 mesh: &self.snapshot.mesh,
                 http10: self.view.http10,
                 idle_timeout_ms: self.view.idle_timeout_ms,
+                peer: None,
             })]
         } else {
             network_filters::tcp_to(

@@ -12,6 +12,7 @@ use super::chain::{self, PLAIN_HTTP, RAW};
 use super::http_filters::Side;
 use super::message::{duration, is_single, socket};
 use super::network_filters::{self, Http, Routes};
+use super::peer_headers::PeerHeaders;
 use super::rbac::RbacFilters;
 use super::route_table::egress_cluster;
 use super::tcp_route::{self, Outgoing};
@@ -41,6 +42,7 @@ struct Entry {
 struct Builder<'a> {
     outgoing: Outgoing<'a>,
     entries: BTreeMap<(String, u16), Entry>,
+    peer: PeerHeaders,
 }
 
 /// All outbound listeners, the captured one last.
@@ -48,8 +50,11 @@ pub fn listeners(snapshot: &Snapshot, view: &ProxyView) -> Vec<Resource> {
     let scope = snapshot.scope(view);
     let client = Client::new(snapshot, &scope, view);
     let none = RbacFilters::default();
-    let mut builder =
-        Builder { outgoing: Outgoing::mesh(&client, view, &none), entries: BTreeMap::new() };
+    let mut builder = Builder {
+        outgoing: Outgoing::mesh(&client, view, &none),
+        entries: BTreeMap::new(),
+        peer: PeerHeaders::new(view),
+    };
     let locked: Vec<u16> =
         scope.egress.iter().filter_map(|listener| listener.port.map(|(port, _)| port)).collect();
     for listener in &scope.egress {
@@ -228,6 +233,7 @@ impl Builder<'_> {
             mesh: &self.outgoing.client.snapshot.mesh,
             http10: view.http10,
             idle_timeout_ms: view.idle_timeout_ms,
+            peer: Some(&self.peer),
         });
         FilterChain {
             filter_chain_match: Some(chain::protocols(RAW, PLAIN_HTTP)),

@@ -15,6 +15,7 @@ use prost_types::Any;
 
 use super::http_filters::{self, Side};
 use super::message::{ads, duration, seconds};
+use super::peer_headers::PeerHeaders;
 use super::rbac::RbacFilters;
 use super::access_log;
 use crate::cluster_name::Outbound;
@@ -37,6 +38,8 @@ pub struct Http<'a> {
     pub mesh: &'a MeshConfig,
     pub http10: bool,
     pub idle_timeout_ms: Option<u64>,
+    /// How the proxy introduces itself where it has no filter for that.
+    pub peer: Option<&'a PeerHeaders>,
 }
 
 fn named(name: &str, config: Any) -> Filter {
@@ -71,6 +74,7 @@ pub fn http(options: Http<'_>) -> Filter {
             options.capabilities,
             options.policies,
             options.protocol,
+            options.peer,
         ),
         common_http_protocol_options: idle.map(|idle| HttpProtocolOptions {
             idle_timeout: Some(duration(idle)),

@@ -242,7 +242,8 @@ fn own_domains(
         let host = plan.name.rsplit_once(':').map(|(host, _)| host).unwrap_or_default();
         let mut domains = match services.get(host) {
             Some(entry) => domains::of_service(&entry.service, &names),
-            None => domains::of_host(host, &view.dns_domain),
+            // Not a service: exactly what the rule says.
+            None => vec![host.to_owned()],
         };
         for alias in aliases.get(host).into_iter().flatten() {
             domains.extend(domains::of_host(alias, &view.dns_domain));
