@@ -59,7 +59,9 @@ pub fn json(options: &Options) -> Value {
         // SO_MARK at SOL_SOCKET: how capture tells the proxy's connections from the application's.
         bootstrap["cluster_manager"] = json!({"upstream_bind_config": {
             "source_address": {"address": "0.0.0.0", "port_value": 0},
-            "socket_options": [{"level": 1, "name": 36, "int_value": mark, "state": "STATE_PREBIND"}],
+            "socket_options": [
+                {"level": 1, "name": 36, "int_value": mark, "state": "STATE_PREBIND"},
+            ],
         }});
     }
     if let Engine::Envoy { .. } = options.engine {

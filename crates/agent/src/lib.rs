@@ -1,4 +1,4 @@
-//! Bootstrap, identity, SDS, xDS relay, DNS, capture, probes; runs our proxy or supervises a real Envoy.
+//! Bootstrap, identity, SDS, xDS relay, DNS, capture, probes; runs our proxy or a real Envoy.
 //! The same unix sockets serve both, so that either takes the other's place.
 
 pub mod app_probes;

@@ -200,11 +200,16 @@ async fn start_dns(
     gate: Gate,
 ) -> Result<(dns::Server, dns::Sockets), AgentError> {
     let error = || AgentError::io(format!("DNS on {}", options.dns.address));
-    let mut addresses = tokio::net::lookup_host(&options.dns.address)
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&options.dns.address)
         .await
-        .map_err(error())?;
-    let address = addresses
-        .next()
+        .map_err(error())?
+        .collect();
+    // Of "localhost", the address to which this pod's captured queries are redirected.
+    let is_v4 = options.pod.ips.iter().any(|ip| ip.is_ipv4());
+    let same_family = addresses.iter().find(|address| address.is_ipv4() == is_v4);
+    let address = same_family
+        .or(addresses.first())
+        .copied()
         .ok_or_else(|| AgentError::setting("DNS_PROXY_ADDR", "resolves to nothing"))?;
     let sockets = dns::Sockets::bind(address).await.map_err(error())?;
     let resolv_conf = tokio::fs::read_to_string(&options.paths.resolv_conf).await;

@@ -105,8 +105,15 @@ impl Relay {
             self.metrics.connected.add(-1);
             match ended? {
                 Ended::ProxyLeft => return Ok(()),
-                Ended::Upstream(reason) => {
+                Ended::Upstream {
+                    reason,
+                    was_answered,
+                } => {
                     tracing::info!(%reason, "the control plane's stream ended; connecting again");
+                    // A server that refuses at once is not asked in a busy loop.
+                    if !was_answered && session.pause(back_off.delay()).await?.is_left() {
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -135,21 +142,35 @@ struct Session<'a> {
 
 enum Ended {
     ProxyLeft,
-    Upstream(Status),
+    Upstream { reason: Status, was_answered: bool },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Proxy {
+    Left,
+    Stays,
+}
+
+impl Proxy {
+    fn is_left(self) -> bool {
+        self == Proxy::Left
+    }
 }
 
 impl Session<'_> {
     /// A stream to the control plane, however long it takes; `None` if the proxy left meanwhile.
     async fn connect(&mut self, back_off: &mut BackOff) -> Result<Option<Call>, Status> {
         loop {
-            let mut opening = std::pin::pin!(self.relay.open(&self.path));
-            let opened = loop {
-                tokio::select! {
-                    opened = opening.as_mut() => break opened,
-                    request = self.requests.next() => match request? {
-                        Some(bytes) => drop(self.tracker.request(bytes)?),
-                        None => return Ok(None),
-                    },
+            let opened = {
+                let mut opening = std::pin::pin!(self.relay.open(&self.path));
+                loop {
+                    tokio::select! {
+                        opened = opening.as_mut() => break opened,
+                        request = self.requests.next() => match request? {
+                            Some(bytes) => drop(self.tracker.request(bytes)?),
+                            None => return Ok(None),
+                        },
+                    }
                 }
             };
             let status = match opened {
@@ -159,15 +180,22 @@ impl Session<'_> {
             self.relay.metrics.failures.increment();
             let pause = back_off.delay();
             tracing::warn!(%status, retry_in = ?pause, "the control plane cannot be reached");
-            let mut waiting = std::pin::pin!(tokio::time::sleep(pause));
-            loop {
-                tokio::select! {
-                    () = waiting.as_mut() => break,
-                    request = self.requests.next() => match request? {
-                        Some(bytes) => drop(self.tracker.request(bytes)?),
-                        None => return Ok(None),
-                    },
-                }
+            if self.pause(pause).await?.is_left() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits, and notes what the proxy says meanwhile.
+    async fn pause(&mut self, pause: Duration) -> Result<Proxy, Status> {
+        let mut waiting = std::pin::pin!(tokio::time::sleep(pause));
+        loop {
+            tokio::select! {
+                () = waiting.as_mut() => return Ok(Proxy::Stays),
+                request = self.requests.next() => match request? {
+                    Some(bytes) => drop(self.tracker.request(bytes)?),
+                    None => return Ok(Proxy::Left),
+                },
             }
         }
     }
@@ -178,9 +206,13 @@ impl Session<'_> {
             requests,
             mut responses,
         } = call;
+        let mut was_answered = false;
         for message in self.tracker.announce() {
-            if let Err(status) = requests.send(vec![message]).await {
-                return Ok(Ended::Upstream(status));
+            if let Err(reason) = requests.send(vec![message]).await {
+                return Ok(Ended::Upstream {
+                    reason,
+                    was_answered,
+                });
             }
         }
         loop {
@@ -191,20 +223,24 @@ impl Session<'_> {
                 },
                 response = responses.next() => match response {
                     Ok(Some(bytes)) => {
+                        was_answered = true;
                         back_off.reset();
                         self.deliver(bytes).await?
                     }
                     Ok(None) => {
                         let reason = Status::unavailable("the server ended the stream");
-                        return Ok(Ended::Upstream(reason));
+                        return Ok(Ended::Upstream { reason, was_answered });
                     }
-                    Err(status) => return Ok(Ended::Upstream(status)),
+                    Err(reason) => return Ok(Ended::Upstream { reason, was_answered }),
                 },
             };
             if let Some(message) = upstream
-                && let Err(status) = requests.send(vec![message]).await
+                && let Err(reason) = requests.send(vec![message]).await
             {
-                return Ok(Ended::Upstream(status));
+                return Ok(Ended::Upstream {
+                    reason,
+                    was_answered,
+                });
             }
         }
     }

@@ -148,7 +148,8 @@ fn mutual_tls() -> serde_json::Value {
         }})
     };
     serde_json::json!({"name": "envoy.transport_sockets.tls", "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3\
+                  .DownstreamTlsContext",
         "require_client_certificate": true,
         "common_tls_context": {
             "tls_certificate_sds_secret_configs": [secret("default")],

@@ -139,7 +139,8 @@ mod tests {
                 "no key",
             ),
             (
-                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n\
+                 -----END ENCRYPTED PRIVATE KEY-----\n",
                 "encrypted",
             ),
             (

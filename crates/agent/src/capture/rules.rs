@@ -1,5 +1,8 @@
 //! The rules, once, in Istio's order; each is written for iptables and for nft side by side.
 
+mod dns;
+mod tproxy;
+
 use super::options::{Cidr, Exempt, Mode, Options, Ports, Ranges};
 
 /// One rule in both languages, for one or both address families.
@@ -40,11 +43,6 @@ const OUTPUT_DNS: &str = "ISTIO_OUTPUT_DNS";
 const DIVERT: &str = "ISTIO_DIVERT";
 const TPROXY: &str = "ISTIO_TPROXY";
 const DROP: &str = "ISTIO_DROP";
-
-/// Port on which the agent answers DNS.
-const DNS_PORT: u16 = 15053;
-/// Marks what goes from the proxy to the application over loopback, with TPROXY.
-const OUTBOUND_MARK: u32 = 1338;
 
 /// All rules for these options.
 pub fn rules(options: &Options) -> Vec<Rule> {
@@ -284,25 +282,6 @@ impl Rules<'_> {
         }
     }
 
-    fn tproxy_chains(&mut self) {
-        let (mark, port) = (self.options.tproxy_mark, self.options.inbound_capture_port);
-        self.add(
-            Table::Mangle,
-            DIVERT,
-            &format!("-j MARK --set-mark {mark}"),
-            &format!("counter meta mark set {mark}"),
-        );
-        self.add(Table::Mangle, DIVERT, "-j ACCEPT", "counter accept");
-        self.each(Table::Mangle, TPROXY, |Words { ip, loopback, .. }| {
-            let target = format!("-j TPROXY --tproxy-mark {mark}/0xffffffff --on-port {port}");
-            let nft_target = format!("tproxy {ip} to :{port} meta mark set {mark} counter accept");
-            (
-                format!("! -d {loopback} -p tcp {target}"),
-                format!("meta l4proto tcp {ip} daddr != {loopback} {nft_target}"),
-            )
-        });
-    }
-
     fn outbound_start(&mut self) {
         self.add(
             Table::Nat,
@@ -415,100 +394,6 @@ impl Rules<'_> {
         );
     }
 
-    fn dns(&mut self) {
-        let options = self.options;
-        self.add(
-            Table::Raw,
-            OUTPUT,
-            "-j ISTIO_OUTPUT_DNS",
-            "counter jump istio-output-dns",
-        );
-        let jump = ("-j ISTIO_OUTPUT_DNS", "counter jump istio-output-dns");
-        self.once_for_servers(Table::Nat, ISTIO_OUTPUT, jump);
-        for (protocol, option) in [("tcp", "--to-ports"), ("udp", "--to-port")] {
-            let target = format!("-j REDIRECT {option} {DNS_PORT}");
-            let nft_target = format!("{protocol} dport 53 counter redirect to :{DNS_PORT}");
-            if options.capture_all_dns {
-                let text = format!("-p {protocol} --dport 53 {target}");
-                self.add(Table::Nat, OUTPUT_DNS, &text, &nft_target);
-                continue;
-            }
-            for Range { families, ip, text } in by_family(&options.dns_servers) {
-                let rule = format!("-p {protocol} --dport 53 -d {text} {target}");
-                let nft = format!("{ip} daddr {text} {nft_target}");
-                self.push(families, Table::Nat, OUTPUT_DNS, (rule, nft));
-            }
-        }
-        self.dns_zones();
-        self.once_for_servers(
-            Table::Raw,
-            PREROUTING,
-            ("-j ISTIO_INBOUND", "counter jump istio-inbound"),
-        );
-        let (query, reply) = ("-p udp --dport 53", "-p udp --sport 53");
-        if options.capture_all_dns {
-            let nft = "udp dport 53 counter ct zone set 2";
-            self.add(
-                Table::Raw,
-                OUTPUT_DNS,
-                &format!("{query} -j CT --zone 2"),
-                nft,
-            );
-            let nft = "udp sport 53 counter ct zone set 1";
-            self.add(Table::Raw, INBOUND, &format!("{reply} -j CT --zone 1"), nft);
-            return;
-        }
-        for Range { families, ip, text } in by_family(&options.dns_servers) {
-            let rule = format!("{query} -d {text} -j CT --zone 2");
-            let nft = format!("udp dport 53 {ip} daddr {text} counter ct zone set 2");
-            self.push(families, Table::Raw, OUTPUT_DNS, (rule, nft));
-            let rule = format!("{reply} -s {text} -j CT --zone 1");
-            let nft = format!("udp sport 53 {ip} saddr {text} counter ct zone set 1");
-            self.push(families, Table::Raw, INBOUND, (rule, nft));
-        }
-    }
-
-    /// Queries of the agent and of the application have the same addresses and ports after
-    /// redirection; conntrack zones keep them apart.
-    fn dns_zones(&mut self) {
-        for proxy in proxy_matches(&self.options.exempt) {
-            for (port, option, zone) in [(53, "dport", 1), (DNS_PORT, "sport", 2)] {
-                let (is, nft_is) = (&proxy.iptables, &proxy.nft_meta);
-                self.add(
-                    Table::Raw,
-                    OUTPUT_DNS,
-                    &format!("-p udp --{option} {port} {is} -j CT --zone {zone}"),
-                    &format!("udp {option} {port} {nft_is} counter ct zone set {zone}"),
-                );
-            }
-        }
-    }
-
-    /// In each family that has a DNS server; once in nft's table, which holds both families.
-    fn once_for_servers(&mut self, table: Table, chain: &'static str, text: (&str, &str)) {
-        let options = self.options;
-        if options.capture_all_dns {
-            return self.add(table, chain, text.0, text.1);
-        }
-        let mut nft = text.1;
-        for (families, is_v4) in [(Families::V4, true), (Families::V6, false)] {
-            if options
-                .dns_servers
-                .iter()
-                .any(|server| server.address.is_ipv4() == is_v4)
-            {
-                self.push(
-                    families,
-                    table,
-                    chain,
-                    (text.0.to_string(), nft.to_string()),
-                );
-                // Left out for IPv6, where the rule of IPv4 holds already.
-                nft = "";
-            }
-        }
-    }
-
     fn outbound_ranges(&mut self) {
         let options = self.options;
         self.each(
@@ -565,71 +450,6 @@ impl Rules<'_> {
             };
             self.insert(rule, 1);
         }
-    }
-
-    fn tproxy_marks(&mut self) {
-        let mark = self.options.tproxy_mark;
-        // Keeps the mark that the proxy's listener sets, for the whole connection.
-        self.add(
-            Table::Mangle,
-            PREROUTING,
-            &format!("-p tcp -m mark --mark {mark} -j CONNMARK --save-mark"),
-            &format!("meta l4proto tcp mark {mark} counter ct mark set mark"),
-        );
-        self.add(
-            Table::Mangle,
-            OUTPUT,
-            &format!("-p tcp -o lo -m mark --mark {mark} -j RETURN"),
-            &format!("oifname lo meta l4proto tcp mark {mark} counter return"),
-        );
-        for proxy in proxy_matches(&self.options.exempt) {
-            self.each(Table::Mangle, OUTPUT, |Words { ip, loopback, .. }| {
-                let (is, nft_is) = (&proxy.iptables, &proxy.nft);
-                let nft_to = format!("{ip} daddr != {loopback}");
-                (
-                    format!("! -d {loopback} -p tcp -o lo {is} -j MARK --set-mark {OUTBOUND_MARK}"),
-                    format!(
-                        "oifname lo meta l4proto tcp {nft_to} {nft_is} \
-                         counter meta mark set {OUTBOUND_MARK}"
-                    ),
-                )
-            });
-        }
-        self.add(
-            Table::Mangle,
-            OUTPUT,
-            &format!("-p tcp -m connmark --mark {mark} -j CONNMARK --restore-mark"),
-            &format!("meta l4proto tcp ct mark {mark} counter meta mark set ct mark"),
-        );
-        self.tproxy_exceptions();
-    }
-
-    /// Ahead of the capturing rules: what must not be captured again.
-    fn tproxy_exceptions(&mut self) {
-        let mark = self.options.tproxy_mark;
-        let rule = |families, iptables, nft| Rule {
-            families,
-            table: Table::Mangle,
-            chain: INBOUND,
-            position: None,
-            iptables,
-            nft,
-        };
-        let text = format!("-p tcp -m mark --mark {mark} -j RETURN");
-        let nft = format!("meta l4proto tcp mark {mark} counter return");
-        self.insert(rule(Families::Both, text, nft), 1);
-        for families in [Families::V4, Families::V6] {
-            let Words {
-                ip, passthrough, ..
-            } = self.words(families);
-            let text = format!("-p tcp -s {passthrough} -i lo -j RETURN");
-            let nft =
-                format!("iifname lo meta l4proto tcp {ip} saddr {passthrough} counter return");
-            self.insert(rule(families, text, nft), 2);
-        }
-        let text = format!("-p tcp -i lo -m mark ! --mark {OUTBOUND_MARK} -j RETURN");
-        let nft = format!("iifname lo meta l4proto tcp mark != {OUTBOUND_MARK} counter return");
-        self.insert(rule(Families::Both, text, nft), 3);
     }
 }
 

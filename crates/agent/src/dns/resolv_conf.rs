@@ -41,8 +41,8 @@ mod tests {
     #[test]
     fn lines() {
         let text = "# nameserver 9.9.9.9\nnameserver 10.0.0.10\nnameserver nonsense\n\
-                    nameserver fd00::1\nsearch old\nsearch NS.svc.cluster.local. svc.cluster.local\n\
-                    options ndots:5\n";
+                    nameserver fd00::1\nsearch old\n\
+                    search NS.svc.cluster.local. svc.cluster.local\noptions ndots:5\n";
         let conf = ResolvConf::parse(text);
         assert_eq!(
             conf.servers,
