@@ -96,6 +96,12 @@ const MOUNTS: [(&str, &str); 8] = [
     ),
 ];
 
+const LOG_LEVELS: [(&str, &str); 3] = [
+    ("sidecar.istio.io/logLevel", "--proxyLogLevel"),
+    ("sidecar.istio.io/componentLogLevel", "--proxyComponentLogLevel"),
+    ("sidecar.istio.io/agentLogLevel", "--log_output_level"),
+];
+
 /// Sets up capture in the pod's network namespace; ends by itself. The annotations are Istio's.
 pub fn capture(template: &PodTemplate) -> Container {
     let annotation = |name: &str| template.annotations.get(&format!("{TRAFFIC}{name}"));
@@ -198,13 +204,18 @@ pub fn proxy(
         ProxyRole::Router(_) => "router",
         _ => "sidecar",
     };
-    let command = vec![
+    let mut command = vec![
         STOLOS_IN_POD.to_owned(),
         "proxy".to_owned(),
         role.to_owned(),
         "--domain".to_owned(),
         format!("{}.svc.cluster.local", template.namespace),
     ];
+    for (annotation, flag) in LOG_LEVELS {
+        if let Some(level) = template.annotations.get(annotation) {
+            command.push(format!("{flag}={level}"));
+        }
+    }
     Container {
         name: PROXY.to_owned(),
         command,
