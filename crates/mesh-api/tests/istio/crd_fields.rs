@@ -2,7 +2,7 @@
 
 use mesh_api::parse::yaml::{self, Limits};
 use mesh_api::parse::{self, ParseOptions};
-use mesh_api::{Kind, Reason};
+use mesh_api::{Kind, Object, Reason};
 use serde_json::{Map, Value, json};
 
 use crate::testdata::{self, Ratchet};
@@ -70,9 +70,24 @@ fn try_one(kind: Kind, version: &str, path: &str, spec: &Value) -> Result<(), St
             Reason::UnknownField | Reason::WrongType | Reason::UnknownKind
         )
     };
-    match parsed.diagnostics.iter().find(|found| bad(found.reason)) {
-        Some(found) => Err(format!("{path}: {found}")),
-        None => Ok(()),
+    if let Some(found) = parsed.diagnostics.iter().find(|found| bad(found.reason)) {
+        return Err(format!("{path}: {found}"));
+    }
+    match parsed.objects.as_slice() {
+        [object] => round_trip(object),
+        // Refused for its content, which these values do not care for.
+        _ => Ok(()),
+    }
+}
+
+/// What `get -o yaml` shows reads as the same object.
+pub fn round_trip(object: &Object) -> Result<(), String> {
+    let text = object.to_json().to_string();
+    let again = parse::parse("again", &text, &ParseOptions::default());
+    match again.objects.as_slice() {
+        [only] if only == object => Ok(()),
+        [_] => Err(format!("{} changes on the way through JSON", object.key())),
+        _ => Err(format!("{}: {:?}", object.key(), again.diagnostics)),
     }
 }
 

@@ -4,6 +4,7 @@ use mesh_api::kinds::Kind;
 use mesh_api::parse::{self, ParseOptions};
 use mesh_api::{Reason, validate};
 
+use crate::crd_fields::round_trip;
 use crate::testdata::{self, Ratchet};
 
 fn try_file(name: &str, text: &str, strict: bool) -> Result<(), String> {
@@ -20,17 +21,6 @@ fn try_file(name: &str, text: &str, strict: bool) -> Result<(), String> {
         round_trip(object)?;
     }
     Ok(())
-}
-
-/// What is shown by `get -o yaml` is what was written.
-fn round_trip(object: &mesh_api::Object) -> Result<(), String> {
-    let text = object.to_json().to_string();
-    let again = parse::parse("again", &text, &ParseOptions::default());
-    match again.objects.as_slice() {
-        [only] if only == object => Ok(()),
-        [_] => Err(format!("{} changes on the way through JSON", object.key())),
-        _ => Err(format!("{}: {:?}", object.key(), again.diagnostics)),
-    }
 }
 
 #[test]
