@@ -153,6 +153,7 @@ fn endpoints(
     };
     all.iter()
         .filter(asked)
+        .filter(|target| cluster::is_eds(snapshot, target, view.is_router()))
         .filter_map(|target| endpoint::fragment(snapshot, view, target))
         .map(|fragment| fragment.resource(ResourceType::Endpoint))
         .collect()

@@ -102,6 +102,11 @@ pub fn fragment(snapshot: &Snapshot, view: &ProxyView, target: &Target<'_>) -> O
     })
 }
 
+/// Whether the cluster's endpoints are sent on their own.
+pub fn is_eds(snapshot: &Snapshot, target: &Target<'_>, router: bool) -> bool {
+    discovery(&target.entry.service, target, snapshot, router) == DiscoveryType::Eds
+}
+
 /// How the endpoints are found.
 fn discovery(
     service: &Service,

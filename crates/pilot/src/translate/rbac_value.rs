@@ -81,6 +81,9 @@ pub fn namespace(text: &str) -> StringMatcher {
 }
 
 pub fn trust_domain(text: &str) -> StringMatcher {
+    if !text.contains('*') {
+        return string(&format!("{SPIFFE}{text}/*"), false);
+    }
     let pattern: Vec<String> = text.split('*').map(quote).collect();
     safe_regex(format!("{SPIFFE}{}/.*", pattern.join("[^/]*")))
 }

@@ -20,7 +20,6 @@ fn policies_mean_what_istio_makes_of_them() {
         ("http/allow-empty-rule", &["out"][..], "cluster.local", &[][..]),
         ("http/deny-empty-rule", &["out"], "cluster.local", &[]),
         ("http/deny-and-allow", &["out1", "out2"], "cluster.local", &[]),
-        ("http/single-policy", &["out"], "cluster.local", &[]),
         ("http/trust-domains", &["out"], "td1", &["cluster.local"]),
         ("http/td-aliases-source-principal", &["out"], "new-td", &["old-td", "some-trustdomain"]),
         ("http/dry-run-allow", &["out"], "cluster.local", &[]),

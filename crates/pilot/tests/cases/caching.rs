@@ -56,9 +56,9 @@ fn a_change_translates_only_its_own_fragments() {
             "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: ratings}, \
              spec: {hosts: [ratings], http: [{route: [{destination: {host: ratings}}], \
              timeout: 3s}]}}",
-            1,
-            vec![(ResourceType::Route, "9080")],
-            "a new rule is one virtual host for all proxies",
+            2,
+            vec![(ResourceType::Route, "9080"), (ResourceType::Route, "80")],
+            "a new rule is one virtual host on its port and one on 80, for all proxies",
         ),
         (
             "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: details}, \
