@@ -297,6 +297,9 @@ impl Stream {
             Mode::Delta => draft.removed.clone(),
             Mode::StateOfTheWorld => Vec::new(),
         };
+        if (self.mode, kind) == (Mode::Delta, ResourceType::Cluster) {
+            self.send_endpoints_again(&draft.resources);
+        }
         let resources = draft.resources.clone();
         if let Some(state) = self.types.get_mut(&kind) {
             state.sent(draft, nonce.clone(), generation, now);
@@ -308,6 +311,16 @@ impl Stream {
             version,
             nonce,
             mode: self.mode,
+        }
+    }
+
+    /// Envoy warms a replaced cluster until its endpoints have come again; on a delta stream it
+    /// does not ask for them (the name is subscribed already), and it acknowledges no CDS while
+    /// a cluster warms. So the endpoints follow the cluster at once, unasked.
+    fn send_endpoints_again(&mut self, clusters: &[Resource]) {
+        if let Some(endpoints) = self.types.get_mut(&ResourceType::Endpoint) {
+            let replaced = clusters.iter().filter(|cluster| is_eds_cluster(&cluster.body));
+            endpoints.answer_again(replaced.map(|cluster| cluster.name.as_str()));
         }
     }
 

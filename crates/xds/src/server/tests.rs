@@ -239,6 +239,20 @@ fn makes_before_it_breaks() {
 }
 
 #[test]
+fn endpoints_follow_a_replaced_cluster_unasked() {
+    let mut s = settled();
+    s.set(CDS, &["a@2"]);
+    assert_eq!(
+        s.written(),
+        "CDS +a@2; EDS +a@1",
+        "Envoy acknowledges CDS only when the cluster has warmed, which takes its endpoints"
+    );
+    assert_eq!(s.ack(EDS), "");
+    assert_eq!(s.ack(CDS), "");
+    assert_eq!(s.stream.synced(), s.world.generation);
+}
+
+#[test]
 fn a_client_without_answers_only_delays_the_order() {
     let mut s = settled();
     s.world.set(CDS, &["a", "b"]);
@@ -259,15 +273,15 @@ fn a_client_without_answers_only_delays_the_order() {
 #[test]
 fn one_response_in_flight_and_the_latest_wins() {
     let mut s = settled();
-    s.set(CDS, &["a@2"]);
-    assert_eq!(s.written(), "CDS +a@2");
-    s.set(CDS, &["a@3"]);
+    s.set(RDS, &["r@2"]);
+    assert_eq!(s.written(), "RDS +r@2");
+    s.set(RDS, &["r@3"]);
     assert_eq!(s.written(), "");
-    s.set(CDS, &["a@4"]);
+    s.set(RDS, &["r@4"]);
     assert_eq!(s.written(), "");
-    assert_eq!(s.ack(CDS), "CDS +a@4", "3 was never sent");
-    s.set(CDS, &["a@4"]);
-    assert_eq!(s.ack(CDS), "", "an empty diff");
+    assert_eq!(s.ack(RDS), "RDS +r@4", "3 was never sent");
+    s.set(RDS, &["r@4"]);
+    assert_eq!(s.ack(RDS), "", "an empty diff");
     assert_eq!(s.stream.synced(), s.world.generation, "advances at once");
     let generation = s.world.generation + 1;
     s.world.generation = generation;
@@ -324,13 +338,13 @@ fn endpoints_by_name_only_ask_for_those() {
 #[test]
 fn a_refused_resource_is_found_pinned_and_tried_again() {
     let mut s = settled();
-    s.set(CDS, &["a@2", "bad", "c"]);
+    s.set(LDS, &["l@2", "bad", "c"]);
     let refused_at = s.world.generation;
-    assert_eq!(s.written(), "CDS +a@2,bad@1,c@1");
-    assert_eq!(s.nack(CDS, "?"), "CDS +a@2", "one by one");
-    assert_eq!(s.ack(CDS), "CDS +bad@1");
-    assert_eq!(s.nack(CDS, "bad: no"), "CDS +c@1");
-    assert_eq!(s.ack(CDS), "");
+    assert_eq!(s.written(), "LDS +bad@1,c@1,l@2");
+    assert_eq!(s.nack(LDS, "?"), "LDS +bad@1", "one by one");
+    assert_eq!(s.nack(LDS, "bad: no"), "LDS +c@1");
+    assert_eq!(s.ack(LDS), "LDS +l@2");
+    assert_eq!(s.ack(LDS), "");
     let rejections: Vec<_> = s.stream.rejections().collect();
     assert_eq!(rejections.len(), 1);
     assert_eq!(
@@ -338,28 +352,26 @@ fn a_refused_resource_is_found_pinned_and_tried_again() {
         ("bad", "bad: no")
     );
     assert_eq!(s.stream.synced(), refused_at - 1, "held below it");
-    s.names(EDS, &["c"], &[]);
-    s.ack(EDS);
-    s.set(CDS, &["a@3", "bad", "c"]);
+    s.set(LDS, &["l@3", "bad", "c"]);
     assert_eq!(
         s.written(),
-        "CDS +a@3",
+        "LDS +l@3",
         "the same bad version is not sent again"
     );
-    s.ack(CDS);
+    s.ack(LDS);
     assert_eq!(
         s.stream.synced(),
         refused_at - 1,
         "an unrelated ACK does not clear it"
     );
-    s.set(CDS, &["a@3", "bad@2", "c"]);
-    assert_eq!(s.written(), "CDS +bad@2");
-    s.ack(CDS);
+    s.set(LDS, &["l@3", "bad@2", "c"]);
+    assert_eq!(s.written(), "LDS +bad@2");
+    s.ack(LDS);
     assert_eq!(s.stream.synced(), s.world.generation, "acknowledged");
-    s.set(CDS, &["a@9", "bad@2", "c"]);
+    s.set(LDS, &["l@9", "bad@2", "c"]);
     s.written();
-    s.nack(CDS, "no");
-    s.set(CDS, &["a@3", "bad@2", "c"]);
+    s.nack(LDS, "no");
+    s.set(LDS, &["l@3", "bad@2", "c"]);
     assert_eq!(s.written(), "");
     assert_eq!(
         s.stream.synced(),

@@ -169,6 +169,12 @@ impl TypeState {
         }
     }
 
+    /// Delta: sends these once more where the client has asked for them, changed or not.
+    pub fn answer_again<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        let subscribed = names.filter(|name| self.names.contains(*name));
+        self.forced.extend(subscribed.map(str::to_owned));
+    }
+
     /// State of the world: the names that count from now on; whether they changed.
     pub fn replace_names(&mut self, names: BTreeSet<String>) -> bool {
         if self.wildcard || names == self.names {
