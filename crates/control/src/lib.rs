@@ -5,6 +5,7 @@ mod admin;
 mod authority;
 mod ca_service;
 mod debug;
+mod foundation;
 mod metrics;
 mod options;
 mod pipeline;

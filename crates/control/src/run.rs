@@ -1,37 +1,29 @@
 //! Puts the parts of a control plane together, and takes them apart again in order.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::admin::Listener;
-use daemon::clock::Clock;
 use daemon::drain::{Drain, DrainWatch};
 use daemon::readiness::{Gate, Readiness};
 use daemon::tasks::{Task, Tasks};
-use mesh_api::mesh_config::MeshConfig;
-use pilot::Event;
+use pki::TrustBundle;
 use pki::verify::{Expected, MeshClientVerifier};
-use pki::{TrustBundle, TrustDomain};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{Surface, api, monitoring};
 use crate::authority::ServingCertificate;
-use crate::ca_service::CertificateService;
-use crate::metrics::Metrics;
+use crate::foundation::Foundation;
 use crate::pipeline::{Pipeline, PublishedWatch, Source, Sources};
 use crate::registry::local::LocalRegistry;
-use crate::serve::authenticate::{Authenticator, Tokens};
+use crate::serve::authenticate::Tokens;
 use crate::serve::connection::{Services, accept};
-use crate::serve::discovery::Discovery;
 use crate::serve::proxies::Proxies;
 use crate::store::applier::Writer;
 use crate::store::directory::{DirectoryProblems, DirectoryStore};
-use crate::store::objects::ObjectStore;
-use crate::watch::DirectoryWatch;
+use crate::store::mesh_config;
 use crate::{ControlError, Options};
 
 /// How long connections may take to end.
@@ -95,21 +87,14 @@ pub async fn run(options: Options, drain: DrainWatch) -> Result<(), ControlError
 
 /// Starts a control plane; port 0 takes a free port.
 pub async fn start(options: Options) -> Result<Control, ControlError> {
-    let Foundation {
-        clock,
-        metrics,
-        mesh,
-        trust_domain,
-        authority,
-        store,
-    } = Foundation::lay(&options).await?;
+    let (foundation, store) = Foundation::lay(&options).await?;
     let (drain, watch) = Drain::new();
     let tasks = Tasks::new();
     let (pipeline, sources, published) = Pipeline::new(
-        mesh,
+        foundation.mesh.clone(),
         &options.domain,
         wanted_sources(&options),
-        metrics.clone(),
+        foundation.metrics.clone(),
     );
     let pipeline = daemon::tasks::spawn("pipeline", async move {
         tokio::task::spawn_blocking(move || pipeline.run()).await
@@ -122,52 +107,28 @@ pub async fn start(options: Options) -> Result<Control, ControlError> {
     let problems = DirectoryProblems::default();
     let parts = Parts {
         options: &options,
+        foundation: &foundation,
         tasks: &tasks,
         sources: &sources,
         watch: &watch,
     };
-    parts.start_sources(&trust_domain, &tokens, &problems);
-    let (writer, applier) = Writer::new(store, sources.clone(), published.clone(), clock.clone());
+    parts.start_sources(&tokens, &problems);
+    let clock = foundation.clock.clone();
+    let (writer, applier) = Writer::new(store, sources.clone(), published.clone(), clock);
     tasks.spawn("object store", writer.run(watch.clone()));
 
     let proxies = Proxies::new();
-    let authenticator = Authenticator {
-        tokens,
-        trust_domain,
-    };
-    let discovery = Discovery {
-        published: published.clone(),
-        authenticator: authenticator.clone(),
-        proxies: proxies.clone(),
-        metrics: metrics.clone(),
-        clock: clock.clone(),
-        translations: Arc::new(Semaphore::new(processors())),
-        drain: watch.clone(),
-        process: format!("{:x}", clock.now().as_microsecond()),
-    };
-    let certificates = CertificateService {
-        authority: authority.clone(),
-        authenticator,
-        clock: clock.clone(),
-        metrics: metrics.clone(),
-    };
-    let services = Services {
-        discovery: Arc::new(discovery),
-        certificates: Arc::new(certificates),
-    };
-    let xds_address = parts.start_discovery(services, &authority, &clock).await?;
-    let directory = problems;
-    let ready = readiness.clone();
+    let services = foundation.services(published.clone(), tokens, &proxies, &watch);
+    let xds_address = parts.start_discovery(services).await?;
     let surface = Surface {
         published,
         proxies,
         applier,
-        directory,
-        metrics,
-        readiness: ready,
+        directory: problems,
+        metrics: foundation.metrics.clone(),
+        readiness: readiness.clone(),
     };
     let monitoring_address = parts.start_surfaces(&Arc::new(surface)).await?;
-    let sources = Some(sources);
     Ok(Control {
         xds_address,
         monitoring_address,
@@ -175,47 +136,8 @@ pub async fn start(options: Options) -> Result<Control, ControlError> {
         tasks,
         drain,
         pipeline,
-        sources,
+        sources: Some(sources),
     })
-}
-
-/// What must be there before anything runs.
-struct Foundation {
-    clock: Clock,
-    metrics: Metrics,
-    mesh: Arc<MeshConfig>,
-    trust_domain: TrustDomain,
-    authority: Arc<pki::Authority>,
-    store: ObjectStore,
-}
-
-impl Foundation {
-    async fn lay(options: &Options) -> Result<Foundation, ControlError> {
-        std::fs::create_dir_all(&options.state_dir)
-            .map_err(ControlError::io(options.state_dir.display()))?;
-        let clock = Clock::system();
-        let metrics = Metrics::new();
-        let mesh = Arc::new(read_mesh_config(options.mesh_config.as_deref())?);
-        let trust_domain = TrustDomain::new(&mesh.trust_domain)
-            .map_err(|error| ControlError::MeshConfig(error.to_string()))?;
-        let authority = crate::authority::load(options, &trust_domain, clock.now())?;
-        crate::authority::measure(&authority, &metrics);
-        let path = options.state_dir.join("objects.redb");
-        let opened = tokio::task::spawn_blocking(move || ObjectStore::open(&path)).await;
-        let store = opened.map_err(|error| ControlError::io("objects")(error.into()))??;
-        Ok(Foundation {
-            clock,
-            metrics,
-            mesh,
-            trust_domain,
-            authority: Arc::new(authority),
-            store,
-        })
-    }
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 fn wanted_sources(options: &Options) -> Vec<Source> {
@@ -223,21 +145,6 @@ fn wanted_sources(options: &Options) -> Vec<Source> {
     wanted.extend(options.registry.is_some().then_some(Source::Registry));
     wanted.extend(options.config_dir.is_some().then_some(Source::Directory));
     wanted
-}
-
-fn read_mesh_config(path: Option<&Path>) -> Result<MeshConfig, ControlError> {
-    let Some(path) = path else {
-        return Ok(MeshConfig::default());
-    };
-    let text = std::fs::read_to_string(path).map_err(ControlError::io(path.display()))?;
-    parse_mesh_config(path, &text).map_err(ControlError::MeshConfig)
-}
-
-fn parse_mesh_config(path: &Path, text: &str) -> Result<MeshConfig, String> {
-    MeshConfig::parse(&path.display().to_string(), text).map_err(|diagnostics| {
-        let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
-        lines.join("\n")
-    })
 }
 
 async fn open_when_published(mut published: PublishedWatch, gate: Gate, drain: DrainWatch) {
@@ -250,18 +157,15 @@ async fn open_when_published(mut published: PublishedWatch, gate: Gate, drain: D
 /// What the starting functions share.
 struct Parts<'a> {
     options: &'a Options,
+    foundation: &'a Foundation,
     tasks: &'a Tasks,
     sources: &'a Sources,
     watch: &'a DrainWatch,
 }
 
 impl Parts<'_> {
-    fn start_sources(
-        &self,
-        trust_domain: &TrustDomain,
-        tokens: &Tokens,
-        problems: &DirectoryProblems,
-    ) {
+    fn start_sources(&self, tokens: &Tokens, problems: &DirectoryProblems) {
+        let trust_domain = &self.foundation.trust_domain;
         let Options {
             registry,
             config_dir,
@@ -296,17 +200,15 @@ impl Parts<'_> {
             let trust_domain = trust_domain.clone();
             let path = path.clone();
             self.tasks.spawn("mesh configuration", async move {
-                watch_mesh_config(&path, &trust_domain, sources, drain).await;
+                mesh_config::watch(&path, &trust_domain, sources, drain).await;
             });
         }
     }
 
-    async fn start_discovery(
-        &self,
-        services: Services,
-        authority: &Arc<pki::Authority>,
-        clock: &Clock,
-    ) -> Result<SocketAddr, ControlError> {
+    async fn start_discovery(&self, services: Services) -> Result<SocketAddr, ControlError> {
+        let Foundation {
+            authority, clock, ..
+        } = self.foundation;
         let mut names = self.options.discovery_names.clone();
         let address = self.options.xds_address;
         if !address.ip().is_unspecified() {
@@ -351,37 +253,5 @@ impl Parts<'_> {
             daemon::admin::serve(listener, monitoring(surface.clone()), self.watch.clone());
         self.tasks.spawn("monitoring", serving);
         Ok(bound)
-    }
-}
-
-/// A bad or unfitting mesh configuration is reported, and the last good one stays.
-async fn watch_mesh_config(
-    path: &Path,
-    trust_domain: &TrustDomain,
-    sources: Sources,
-    drain: DrainWatch,
-) {
-    let mut watch = DirectoryWatch::file(path);
-    let mut last = None;
-    loop {
-        let text = tokio::fs::read_to_string(path).await.ok();
-        if let Some(text) = text.filter(|text| last.as_ref() != Some(text)) {
-            match parse_mesh_config(path, &text) {
-                Ok(mesh) if mesh.trust_domain != trust_domain.as_str() => {
-                    tracing::warn!("a changed trust domain needs a restart; nothing was changed");
-                }
-                Ok(mesh) => {
-                    let event = Event::MeshConfig(Arc::new(mesh));
-                    if !sources.send(Source::MeshConfig, vec![event]).await {
-                        return;
-                    }
-                }
-                Err(reason) => tracing::warn!(%reason, "the mesh configuration is not changed"),
-            }
-            last = Some(text);
-        }
-        if drain.unless_draining(watch.changed()).await.is_none() {
-            return;
-        }
     }
 }

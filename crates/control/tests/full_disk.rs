@@ -50,7 +50,8 @@ async fn on_small_disk(disk: PathBuf) {
     let rule = |name: &str, filler: usize| {
         format!(
             "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
-             metadata: {{name: {name}, annotations: {{filler: \"{}\"}}}}\nspec:\n  hosts: [{name}.com]\n\
+             metadata: {{name: {name}, annotations: {{filler: \"{}\"}}}}\n\
+             spec:\n  hosts: [{name}.com]\n\
              \x20 http:\n  - directResponse: {{status: 418}}\n",
             "x".repeat(filler)
         )
