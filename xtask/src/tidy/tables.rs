@@ -17,6 +17,14 @@ const FOLDERS: &[(&str, &str)] = &[
 const EXEMPT: &[(&str, &str)] = &[
     ("http_filter/router", "every case ends in it"),
     (
+        "load_balancer/edf",
+        "the schedule of round_robin with weights",
+    ),
+    (
+        "load_balancer/priority",
+        "choosing a priority: load_balancer_round_robin has it",
+    ),
+    (
         "http_filter/alpn",
         "Istio's own: Envoy does not have it; unit tests and scenarios",
     ),
