@@ -28,12 +28,23 @@
 pub mod parse;
 
 pub mod access_log;
+pub mod admin;
+pub mod admin_server;
 pub mod cluster;
+pub mod discovery;
 pub mod http;
+pub mod listener;
 pub mod matcher;
 pub mod network;
 pub mod rbac;
 pub mod retry;
 pub mod route;
+pub mod run;
+pub mod state;
 pub mod stats;
 pub mod stream_info;
+mod sys;
+pub mod tls;
+pub mod workers;
+
+pub use run::{Options, ProxyError, run};

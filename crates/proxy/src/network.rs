@@ -1,3 +1,115 @@
-//! Network level: transports (sockets, TLS), the TCP proxy, the entry into HTTP.
-pub mod transport;
+//! Network level: transports (sockets, TLS), network filters, the TCP proxy, the entry into HTTP.
+use std::cell::RefCell;
+use std::hash::{Hash, Hasher};
+use std::rc::Rc;
+
+use crate::access_log::Input;
+use crate::cluster::connect::UpstreamConnection;
+use crate::listener::ActiveChain;
+use crate::parse::network_filter::{NetworkFilter, Terminal};
+use crate::stream_info::{Connection, ResponseFlags, StreamInfo};
+use crate::workers::Worker;
+use transport::{Io, Transport};
+
+
 pub mod rbac;
+pub mod tcp_proxy;
+pub mod transport;
+
+/// One connection on its chain.
+pub struct Session {
+    pub worker: Rc<Worker>,
+    pub chain: Rc<ActiveChain>,
+    pub connection: Rc<Connection>,
+    /// Upstream connections that count as long as this one lives.
+    held: RefCell<Vec<Rc<UpstreamConnection>>>,
+}
+
+impl Session {
+    pub fn hold(&self, upstream: Rc<UpstreamConnection>) {
+        self.held.borrow_mut().push(upstream);
+    }
+
+    pub fn source_hash(&self) -> u64 {
+        let mut hasher = xxhash_rust::xxh64::Xxh64::new(0);
+        self.connection.remote.ip().hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// Runs the chain's filters and its terminal filter.
+pub async fn serve(
+    worker: Rc<Worker>,
+    chain: Rc<ActiveChain>,
+    transport: Transport,
+    connection: Connection,
+) {
+    let connection = Rc::new(connection);
+    let session = Session { worker, chain, connection, held: RefCell::default() };
+    let config = session.chain.entry.config.clone();
+    let mut info = StreamInfo::new(session.connection.clone(), None);
+    if !admit(&session, &mut info) {
+        log_connection(&session, &mut info);
+        return;
+    }
+    match &config.terminal {
+        Terminal::Http(http) => {
+            crate::http::connection::serve(Rc::new(session), http.clone(), transport).await;
+        }
+        Terminal::Tcp(tcp) => {
+            tcp_proxy::run(&session, tcp, &Io::new(transport), &mut info).await;
+            log_connection(&session, &mut info);
+        }
+        Terminal::DirectResponse(bytes) => {
+            let io = Io::new(transport);
+            let _ = write_all(&io, bytes).await;
+        }
+        Terminal::Close => {}
+    }
+}
+
+async fn write_all(io: &Io, bytes: &[u8]) -> std::io::Result<()> {
+    let mut at = 0;
+    while at < bytes.len() {
+        at += std::future::poll_fn(|cx| io.poll_write(cx, &bytes[at..])).await?;
+    }
+    std::future::poll_fn(|cx| io.poll_flush(cx)).await?;
+    std::future::poll_fn(|cx| io.poll_shutdown(cx)).await
+}
+
+/// The network filters before the terminal one; false closes the connection.
+fn admit(session: &Session, info: &mut StreamInfo) -> bool {
+    for filter in &session.chain.entry.config.filters {
+        match filter {
+            NetworkFilter::Rbac(rbac) => {
+                if !rbac.check(info).allowed {
+                    return false;
+                }
+            }
+            NetworkFilter::ConnectionLimit { max_connections, .. } => {
+                let open = u64::from(session.chain.connections.get());
+                if open.saturating_mul(session.worker.settings.workers as u64) > *max_connections {
+                    info.response_flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+                    return false;
+                }
+            }
+            NetworkFilter::MetadataExchange | NetworkFilter::IstioStats(_) => {}
+        }
+    }
+    true
+}
+
+fn log_connection(session: &Session, info: &mut StreamInfo) {
+    info.durations.total = Some(info.elapsed());
+    if let Terminal::Tcp(tcp) = &session.chain.entry.config.terminal {
+        for log in &tcp.access_logs {
+            let input = Input { stream: info, request: None, response: None, trailers: None };
+            log.log(&input, session.worker.random());
+        }
+    }
+    for filter in &session.chain.entry.config.filters {
+        if let NetworkFilter::IstioStats(stats) = filter {
+            let _ = stats;
+        }
+    }
+}

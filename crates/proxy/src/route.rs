@@ -14,7 +14,7 @@ use crate::stream_info::StreamInfo;
 
 pub mod edits;
 mod finalize;
-mod hash;
+pub mod hash;
 mod matching;
 pub(crate) mod parse;
 mod parse_action;

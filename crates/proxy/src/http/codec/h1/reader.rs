@@ -39,6 +39,24 @@ impl Reader {
         Reader { io, buf: BytesMut::new(), body: Body::Done, scanned: 0, eof: false, received: 0 }
     }
 
+    /// Begins with bytes that were read before.
+    pub fn with_buffered(mut self, bytes: BytesMut) -> Reader {
+        self.buf = bytes;
+        self
+    }
+
+    /// Reads and drops until the end of the stream.
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.buf.clear();
+            match self.poll_fill(cx, HEAD_READ) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(count)) if count > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
     pub fn io(&self) -> &Io {
         &self.io
     }

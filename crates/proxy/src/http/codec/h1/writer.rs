@@ -118,6 +118,11 @@ impl Writer {
         self.queued += self.tail.len() - before;
     }
 
+    /// From here on bytes are passed as they are (after an accepted upgrade).
+    pub fn tunnel(&mut self) {
+        self.framing = Framing::Raw;
+    }
+
     pub fn send_data(&mut self, bytes: Bytes) -> Result<(), CodecError> {
         if bytes.is_empty() {
             return Ok(());

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// More than this is written at once.
@@ -12,6 +13,8 @@ const HIGH: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Coalesce<T> {
     inner: T,
+    /// Read before the codec was chosen.
+    first: BytesMut,
     buffer: Vec<u8>,
     written: usize,
     deferred: bool,
@@ -19,7 +22,13 @@ pub struct Coalesce<T> {
 
 impl<T> Coalesce<T> {
     pub fn new(inner: T) -> Coalesce<T> {
-        Coalesce { inner, buffer: Vec::new(), written: 0, deferred: false }
+        Coalesce { inner, first: BytesMut::new(), buffer: Vec::new(), written: 0, deferred: false }
+    }
+
+    /// Begins with bytes that were read before.
+    pub fn with_buffered(mut self, first: BytesMut) -> Coalesce<T> {
+        self.first = first;
+        self
     }
 
     pub fn get_ref(&self) -> &T {
@@ -49,6 +58,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Coalesce<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let count = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }

@@ -1,0 +1,279 @@
+//! Listeners on a worker: accept, restore the destination, inspect, choose a chain, hand over.
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+
+use crate::network::transport::{Socket, Transport};
+use crate::parse::listener as config;
+use crate::stream_info::Connection;
+use crate::tls::ServerContext;
+use crate::workers::Worker;
+
+mod chain_match;
+mod inspect;
+mod proxy_protocol;
+
+/// A listener as the main thread built it; workers share it.
+#[derive(Debug)]
+pub struct ListenerEntry {
+    pub config: Arc<config::Listener>,
+    pub chains: Vec<Arc<ChainEntry>>,
+    pub default_chain: Option<Arc<ChainEntry>>,
+}
+
+#[derive(Debug)]
+pub struct ChainEntry {
+    pub config: Arc<config::FilterChain>,
+    pub tls: Option<Arc<ServerContext>>,
+    /// Of the whole chain: an equal one is the same chain.
+    pub hash: u64,
+    /// Of criteria and transport: connections may move on to such a chain.
+    pub transport_hash: u64,
+}
+
+/// Tells the connections of a chain to finish.
+#[derive(Debug, Default)]
+pub struct DrainSignal {
+    draining: Cell<bool>,
+    closing: Cell<bool>,
+    changed: tokio::sync::Notify,
+}
+
+impl DrainSignal {
+    /// Finish what is in flight, begin nothing new.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.changed.notify_waiters();
+    }
+
+    /// The time to finish is over.
+    pub fn close(&self) {
+        self.draining.set(true);
+        self.closing.set(true);
+        self.changed.notify_waiters();
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    pub async fn drained(&self) {
+        while !self.draining.get() {
+            self.changed.notified().await;
+        }
+    }
+
+    pub async fn closed(&self) {
+        while !self.closing.get() {
+            self.changed.notified().await;
+        }
+    }
+}
+
+/// A filter chain in force on this worker, or draining.
+pub struct ActiveChain {
+    pub entry: Arc<ChainEntry>,
+    pub listener: Arc<config::Listener>,
+    pub drain: DrainSignal,
+    pub connections: Cell<u32>,
+    successor: RefCell<Option<Rc<ActiveChain>>>,
+}
+
+impl ActiveChain {
+    fn new(entry: Arc<ChainEntry>, listener: Arc<config::Listener>) -> Rc<ActiveChain> {
+        Rc::new(ActiveChain {
+            entry,
+            listener,
+            drain: DrainSignal::default(),
+            connections: Cell::new(0),
+            successor: RefCell::new(None),
+        })
+    }
+
+    /// The chain whose HTTP settings new streams of this connection use.
+    pub fn latest(self: &Rc<ActiveChain>) -> Rc<ActiveChain> {
+        let mut chain = self.clone();
+        loop {
+            let next = chain.successor.borrow().clone();
+            match next {
+                Some(next) => chain = next,
+                None => return chain,
+            }
+        }
+    }
+}
+
+/// Counts a connection while it lives.
+pub struct ConnectionCount(Rc<ActiveChain>);
+
+impl ConnectionCount {
+    pub fn new(chain: Rc<ActiveChain>) -> ConnectionCount {
+        chain.connections.set(chain.connections.get() + 1);
+        ConnectionCount(chain)
+    }
+}
+
+impl Drop for ConnectionCount {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+    }
+}
+
+/// A listener in force on this worker.
+pub struct ActiveListener {
+    pub entry: Arc<ListenerEntry>,
+    chains: Vec<Rc<ActiveChain>>,
+    default_chain: Option<Rc<ActiveChain>>,
+}
+
+impl ActiveListener {
+    /// Takes over what is equal in `previous`; what it does not take over is returned to drain.
+    pub fn new(
+        entry: Arc<ListenerEntry>,
+        previous: Option<&ActiveListener>,
+    ) -> (Rc<ActiveListener>, Vec<Rc<ActiveChain>>) {
+        let mut old: Vec<Rc<ActiveChain>> = previous.map(ActiveListener::all).unwrap_or_default();
+        let mut make = |chain: &Arc<ChainEntry>| {
+            let same = old.iter().position(|one| one.entry.hash == chain.hash);
+            match same {
+                Some(at) => old.remove(at),
+                None => ActiveChain::new(chain.clone(), entry.config.clone()),
+            }
+        };
+        let chains: Vec<_> = entry.chains.iter().map(&mut make).collect();
+        let default_chain = entry.default_chain.as_ref().map(&mut make);
+        let listener = Rc::new(ActiveListener { entry, chains, default_chain });
+        let new = listener.all();
+        for chain in &old {
+            let successor = new
+                .iter()
+                .find(|one| one.entry.transport_hash == chain.entry.transport_hash)
+                .cloned();
+            *chain.successor.borrow_mut() = successor;
+        }
+        (listener, old)
+    }
+
+    pub fn all(&self) -> Vec<Rc<ActiveChain>> {
+        self.chains.iter().chain(&self.default_chain).cloned().collect()
+    }
+
+    fn choose(&self, connection: &Connection) -> Option<Rc<ActiveChain>> {
+        let facts = chain_match::Facts::of(connection);
+        let criteria = self.chains.iter().map(|chain| &chain.entry.config.criteria);
+        match chain_match::find(criteria, &facts) {
+            Some(index) => Some(self.chains[index].clone()),
+            None => self.default_chain.clone(),
+        }
+    }
+}
+
+/// One accepted connection, from its first byte to its last.
+pub async fn serve(
+    worker: Rc<Worker>,
+    listener: Rc<ActiveListener>,
+    mut stream: TcpStream,
+    direct_remote: SocketAddr,
+) {
+    let Ok(local) = stream.local_addr() else { return };
+    let _ = stream.set_nodelay(true);
+    let mut connection = Connection::plain(worker.ids.next(), local, direct_remote);
+    let mut buffer = BytesMut::new();
+    let mut listener = listener;
+    if listener.entry.config.use_original_dst {
+        inspect::original_dst(&stream, &mut connection);
+    }
+    if !run_filters(&worker, &listener, &mut stream, &mut buffer, &mut connection).await {
+        return;
+    }
+    if listener.entry.config.use_original_dst
+        && connection.local_restored
+        && let Some(other) = worker.listener_for(connection.local)
+        && !Rc::ptr_eq(&other, &listener)
+    {
+        listener = other;
+        if !run_filters(&worker, &listener, &mut stream, &mut buffer, &mut connection).await {
+            return;
+        }
+    }
+    connection.listener_name = listener.entry.config.name.clone();
+    let Some(chain) = listener.choose(&connection) else {
+        tracing::debug!(listener = %connection.listener_name, "no filter chain matches");
+        return;
+    };
+    connection.filter_chain_name = chain.entry.config.name.clone();
+    let _count = ConnectionCount::new(chain.clone());
+    let socket = Socket::tcp(stream).with_prefix(buffer);
+    let Some(transport) = secure(&chain, socket, &mut connection).await else { return };
+    crate::network::serve(worker, chain, transport, connection).await;
+}
+
+/// False: the connection ends here.
+async fn run_filters(
+    worker: &Worker,
+    listener: &ActiveListener,
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+    connection: &mut Connection,
+) -> bool {
+    let config = &listener.entry.config;
+    if config.filters.is_empty() {
+        return true;
+    }
+    let _ = worker;
+    let run = inspect::run(config, stream, buffer, connection);
+    let result = match config.filters_timeout {
+        None => run.await,
+        Some(limit) => match tokio::time::timeout(limit, run).await {
+            Ok(result) => result,
+            Err(_) if config.continue_on_filters_timeout => Ok(()),
+            Err(_) => return false,
+        },
+    };
+    match result {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::debug!(listener = %config.name, %error, "connection refused");
+            false
+        }
+    }
+}
+
+async fn secure(
+    chain: &ActiveChain,
+    socket: Socket,
+    connection: &mut Connection,
+) -> Option<Transport> {
+    let Some(context) = &chain.entry.tls else { return Some(Transport::Plain(socket)) };
+    let accept = context.accept(socket);
+    let limit = chain.entry.config.transport_connect_timeout;
+    let accepted = match limit {
+        None => accept.await,
+        Some(limit) => tokio::time::timeout(limit, accept).await.ok()?,
+    };
+    match accepted {
+        Ok((stream, peer)) => {
+            connection.transport_protocol = "tls";
+            if connection.requested_server_name.is_none() {
+                let name = stream.get_ref().1.server_name();
+                connection.requested_server_name = name.map(Arc::from);
+            }
+            connection.tls = Some(peer);
+            connection.start = Instant::now();
+            Some(Transport::Server(Box::new(stream)))
+        }
+        Err(error) => {
+            tracing::debug!(chain = %chain.entry.config.name, %error, "TLS handshake failed");
+            None
+        }
+    }
+}

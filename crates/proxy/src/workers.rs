@@ -1,0 +1,368 @@
+//! Workers: threads with a runtime each. They share nothing on the request path but snapshots and
+//! atomics; the main thread tells them what is in force and they confirm it.
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::cluster::shared::Endpoints;
+use crate::cluster::{Cluster, ClusterEntry, ConnectionIds, pool};
+use crate::listener::{ActiveChain, ActiveListener, DrainSignal, ListenerEntry};
+use crate::parse::Environment;
+use crate::parse::address::Address;
+use crate::route::RouteTable;
+
+/// Commands that wait for a worker; the main thread waits when it is full.
+const QUEUED_COMMANDS: usize = 256;
+
+/// What the main thread tells a worker.
+#[derive(Debug)]
+pub enum Command {
+    Cluster(Arc<ClusterEntry>),
+    ClusterRemoved(Arc<str>),
+    Endpoints(Arc<str>, Arc<Endpoints>),
+    Routes(Arc<str>, Arc<RouteTable>),
+    /// Sockets come with a listener that binds and has none yet.
+    Listener(Arc<ListenerEntry>, Vec<std::net::TcpListener>),
+    ListenerRemoved(Arc<str>),
+    /// Stop accepting (when told so) and ask all connections to finish.
+    Drain { stop_listening: bool, inbound_only: bool },
+    /// All commands before this one are in force.
+    Confirm(oneshot::Sender<()>),
+    /// How many connections are open.
+    Connections(oneshot::Sender<u64>),
+    /// Close what is left and end.
+    Stop,
+}
+
+/// What workers are made with.
+#[derive(Clone)]
+pub struct WorkerSettings {
+    pub workers: usize,
+    pub drain_time: Duration,
+    pub environment: Environment,
+}
+
+/// The main thread's end of a worker.
+pub struct WorkerHandle {
+    pub commands: mpsc::Sender<Command>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl WorkerHandle {
+    /// Waits for the thread, after `Command::Stop`.
+    pub fn join(mut self) {
+        drop(self.commands);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a worker ended with a panic");
+        }
+    }
+}
+
+/// Starts worker number `index`.
+pub fn start(index: usize, settings: WorkerSettings) -> io::Result<WorkerHandle> {
+    let (commands, receiver) = mpsc::channel(QUEUED_COMMANDS);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        crate::stats::set_worker(index);
+        let local = tokio::task::LocalSet::new();
+        let worker = Worker::new(index, settings);
+        local.block_on(&runtime, worker.run(receiver));
+    })?;
+    Ok(WorkerHandle { commands, thread: Some(thread) })
+}
+
+/// A route table that RDS may replace; streams keep the one they began with.
+#[derive(Debug, Default)]
+pub struct RouteSlot(RefCell<Option<Rc<Arc<RouteTable>>>>);
+
+impl RouteSlot {
+    pub fn table(&self) -> Option<Rc<Arc<RouteTable>>> {
+        self.0.borrow().clone()
+    }
+}
+
+/// One worker's world.
+pub struct Worker {
+    pub index: usize,
+    pub settings: WorkerSettings,
+    pub ids: Rc<ConnectionIds>,
+    /// The whole process drains.
+    pub drain: DrainSignal,
+    clusters: RefCell<HashMap<Arc<str>, Rc<Cluster>>>,
+    routes: RefCell<HashMap<Arc<str>, Rc<RouteSlot>>>,
+    listeners: RefCell<BTreeMap<Arc<str>, Rc<ActiveListener>>>,
+    by_address: RefCell<HashMap<SocketAddr, Arc<str>>>,
+    acceptors: RefCell<HashMap<Arc<str>, Vec<tokio::task::AbortHandle>>>,
+    draining: RefCell<Vec<Rc<ActiveChain>>>,
+    random: Cell<u64>,
+    date: RefCell<(u64, Vec<u8>)>,
+}
+
+impl Worker {
+    fn new(index: usize, settings: WorkerSettings) -> Rc<Worker> {
+        let mut seed = [0u8; 8];
+        // Without entropy the time will do: nothing secret is made from this.
+        if aws_lc_rs::rand::fill(&mut seed).is_err() {
+            seed = Instant::now().elapsed().as_nanos().to_le_bytes()[..8].try_into().unwrap_or([1; 8]);
+        }
+        Rc::new(Worker {
+            index,
+            ids: Rc::new(ConnectionIds::new(index, settings.workers)),
+            settings,
+            drain: DrainSignal::default(),
+            clusters: RefCell::new(HashMap::new()),
+            routes: RefCell::new(HashMap::new()),
+            listeners: RefCell::new(BTreeMap::new()),
+            by_address: RefCell::new(HashMap::new()),
+            acceptors: RefCell::new(HashMap::new()),
+            draining: RefCell::new(Vec::new()),
+            random: Cell::new(u64::from_le_bytes(seed) | 1),
+            date: RefCell::new((0, Vec::new())),
+        })
+    }
+
+    pub fn cluster(&self, name: &str) -> Option<Rc<Cluster>> {
+        self.clusters.borrow().get(name).cloned()
+    }
+
+    /// The slot of an RDS route table; empty until the table arrives.
+    pub fn route_slot(&self, name: &Arc<str>) -> Rc<RouteSlot> {
+        if let Some(slot) = self.routes.borrow().get(name) {
+            return slot.clone();
+        }
+        self.routes.borrow_mut().entry(name.clone()).or_default().clone()
+    }
+
+    /// The listener for a restored destination: its address, else the wildcard of its port.
+    pub fn listener_for(&self, destination: SocketAddr) -> Option<Rc<ActiveListener>> {
+        let any: IpAddr = match destination {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let by_address = self.by_address.borrow();
+        let name = by_address
+            .get(&destination)
+            .or_else(|| by_address.get(&SocketAddr::new(any, destination.port())))?;
+        self.listeners.borrow().get(name).cloned()
+    }
+
+    /// A random number (xorshift64*), good for balancing and request ids.
+    pub fn random(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// The `Date` header's value, made once a second.
+    pub fn with_date<T>(&self, use_it: impl FnOnce(&[u8]) -> T) -> T {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let mut date = self.date.borrow_mut();
+        if date.0 != now {
+            *date = (now, http_date(now).into_bytes());
+        }
+        use_it(&date.1)
+    }
+
+    async fn run(self: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
+        let mut sweep = tokio::time::interval(pool::SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    None | Some(Command::Stop) => return,
+                    Some(command) => self.obey(command),
+                },
+                now = sweep.tick() => {
+                    for cluster in self.clusters.borrow().values() {
+                        cluster.sweep(now.into_std());
+                    }
+                    self.draining.borrow_mut().retain(|chain| chain.connections.get() > 0);
+                }
+            }
+        }
+    }
+
+    fn obey(self: &Rc<Worker>, command: Command) {
+        match command {
+            Command::Cluster(entry) => self.set_cluster(entry),
+            Command::ClusterRemoved(name) => {
+                if let Some(cluster) = self.clusters.borrow_mut().remove(&name) {
+                    cluster.retire();
+                }
+            }
+            Command::Endpoints(name, endpoints) => {
+                if let Some(cluster) = self.cluster(&name) {
+                    cluster.set_endpoints(endpoints, self.random());
+                }
+            }
+            Command::Routes(name, table) => {
+                *self.route_slot(&name).0.borrow_mut() = Some(Rc::new(table));
+            }
+            Command::Listener(entry, sockets) => self.set_listener(entry, sockets),
+            Command::ListenerRemoved(name) => self.remove_listener(&name),
+            Command::Drain { stop_listening, inbound_only } => {
+                self.start_drain(stop_listening, inbound_only);
+            }
+            Command::Confirm(done) => {
+                let _ = done.send(());
+            }
+            Command::Connections(answer) => {
+                let _ = answer.send(self.connections());
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn set_cluster(&self, entry: Arc<ClusterEntry>) {
+        let name = entry.config.name.clone();
+        let cluster = Cluster::new(entry, self.ids.clone());
+        if let Some(old) = self.clusters.borrow_mut().insert(name, cluster.clone()) {
+            cluster.set_endpoints(old.endpoints(), self.random());
+            old.retire();
+        }
+    }
+
+    fn set_listener(
+        self: &Rc<Worker>,
+        entry: Arc<ListenerEntry>,
+        sockets: Vec<std::net::TcpListener>,
+    ) {
+        let name = entry.config.name.clone();
+        let previous = self.listeners.borrow().get(&name).cloned();
+        let (listener, replaced) = ActiveListener::new(entry.clone(), previous.as_deref());
+        self.listeners.borrow_mut().insert(name.clone(), listener);
+        self.by_address.borrow_mut().retain(|_, owner| *owner != name);
+        for address in entry.config.addresses.iter().filter_map(Address::socket) {
+            self.by_address.borrow_mut().insert(address, name.clone());
+        }
+        for socket in sockets {
+            match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => self.accept_on(name.clone(), socket),
+                Err(error) => tracing::error!(listener = %name, %error, "cannot listen"),
+            }
+        }
+        self.drain_chains(replaced);
+    }
+
+    fn accept_on(self: &Rc<Worker>, name: Arc<str>, socket: tokio::net::TcpListener) {
+        if let Ok(address) = socket.local_addr() {
+            self.by_address.borrow_mut().insert(address, name.clone());
+        }
+        let (worker, owner) = (self.clone(), name.clone());
+        let task = tokio::task::spawn_local(async move {
+            loop {
+                match socket.accept().await {
+                    Ok((stream, remote)) => {
+                        let listener = worker.listeners.borrow().get(&owner).cloned();
+                        let Some(listener) = listener else { return };
+                        let worker = worker.clone();
+                        let serve = crate::listener::serve(worker, listener, stream, remote);
+                        tokio::task::spawn_local(serve);
+                    }
+                    Err(error) => {
+                        // Out of descriptors: give connections time to end.
+                        tracing::warn!(listener = %owner, %error, "cannot accept");
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+            }
+        });
+        self.acceptors.borrow_mut().entry(name).or_default().push(task.abort_handle());
+    }
+
+    fn stop_accepting(&self, name: &str) {
+        for task in self.acceptors.borrow_mut().remove(name).into_iter().flatten() {
+            task.abort();
+        }
+    }
+
+    fn remove_listener(self: &Rc<Worker>, name: &str) {
+        self.stop_accepting(name);
+        self.by_address.borrow_mut().retain(|_, owner| &**owner != name);
+        if let Some(listener) = self.listeners.borrow_mut().remove(name) {
+            self.drain_chains(listener.all());
+        }
+    }
+
+    /// Asks connections to finish and closes those that have not when the drain time is over.
+    fn drain_chains(self: &Rc<Worker>, chains: Vec<Rc<ActiveChain>>) {
+        let busy: Vec<_> = chains.into_iter().filter(|one| one.connections.get() > 0).collect();
+        if busy.is_empty() {
+            return;
+        }
+        for chain in &busy {
+            chain.drain.drain();
+        }
+        self.draining.borrow_mut().extend(busy.iter().cloned());
+        let limit = self.settings.drain_time;
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(limit).await;
+            for chain in busy {
+                chain.drain.close();
+            }
+        });
+    }
+
+    fn start_drain(self: &Rc<Worker>, stop_listening: bool, inbound_only: bool) {
+        use crate::parse::listener::Direction;
+        let listeners: Vec<_> = self.listeners.borrow().values().cloned().collect();
+        for listener in listeners {
+            let config = &listener.entry.config;
+            if inbound_only && config.direction != Direction::Inbound {
+                continue;
+            }
+            if stop_listening {
+                self.stop_accepting(&config.name);
+            }
+            self.drain_chains(listener.all());
+            for chain in listener.all() {
+                chain.drain.drain();
+            }
+        }
+        if !inbound_only {
+            self.drain.drain();
+        }
+    }
+
+    fn connections(&self) -> u64 {
+        let listeners = self.listeners.borrow();
+        let active = listeners.values().flat_map(|listener| listener.all());
+        let mut all: Vec<Rc<ActiveChain>> = active.collect();
+        for chain in self.draining.borrow().iter() {
+            if !all.iter().any(|one| Rc::ptr_eq(one, chain)) {
+                all.push(chain.clone());
+            }
+        }
+        all.iter().map(|chain| u64::from(chain.connections.get())).sum()
+    }
+}
+
+/// IMF-fixdate of a time in seconds since 1970.
+fn http_date(seconds: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    let timestamp = jiff::Timestamp::from_second(seconds as i64).unwrap_or_default();
+    let date = timestamp.to_zoned(jiff::tz::TimeZone::UTC);
+    let day = DAYS[(seconds / 86_400 % 7) as usize];
+    format!("{day}, {}", date.strftime("%d %b %Y %H:%M:%S GMT"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn dates_are_imf_fixdates() {
+        assert_eq!(super::http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+}
