@@ -14,7 +14,7 @@ mod snapshot;
 pub mod tables;
 pub mod tags;
 
-pub use histogram::Histogram;
+pub use histogram::{Histogram, Recorded};
 pub use snapshot::{Family, Sample, Snapshot, Value};
 pub use tags::StatsConfig;
 

@@ -203,13 +203,36 @@ impl<'a> Translator<'a> {
     }
 
     fn translate(mut self) -> Result<String, String> {
+        // Set after a repetition: RE2 has no repetition of a repetition without a group.
+        let mut repeated = false;
         while let Some(one) = self.rest.next() {
-            match one {
-                '\\' => self.escape(false)?,
-                '[' => self.class()?,
-                '(' => self.group()?,
+            let repeats = match one {
+                '\\' => {
+                    self.escape(false)?;
+                    false
+                }
+                '[' => {
+                    self.class()?;
+                    false
+                }
+                '(' => {
+                    self.group()?;
+                    false
+                }
                 '{' => self.repeat()?,
-                one => self.out.push(one),
+                one => {
+                    self.out.push(one);
+                    matches!(one, '*' | '+' | '?')
+                }
+            };
+            if repeats && repeated {
+                return Err(format!("bad repetition operator: {one}"));
+            }
+            repeated = repeats;
+            // `*?` and its kin are one operator.
+            if repeats && self.rest.peek() == Some(&'?') {
+                self.out.push('?');
+                self.rest.next();
             }
         }
         Ok(self.out)
@@ -364,7 +387,7 @@ impl<'a> Translator<'a> {
     }
 
     /// `{2,5}` is a repetition, `{x` a plain brace.
-    fn repeat(&mut self) -> Result<(), String> {
+    fn repeat(&mut self) -> Result<bool, String> {
         let ahead: String = self.rest.clone().take_while(|one| *one != '}').collect();
         let closed = self.rest.clone().nth(ahead.chars().count()) == Some('}');
         let mut numbers = ahead.splitn(2, ',');
@@ -376,7 +399,7 @@ impl<'a> Translator<'a> {
             && high.is_none_or(|high| high.is_empty() || number(Some(high)).is_some());
         if !is_repeat {
             self.out.push_str("\\{");
-            return Ok(());
+            return Ok(false);
         }
         if low
             .max(number(high))
@@ -385,7 +408,12 @@ impl<'a> Translator<'a> {
             return Err(format!("bad repetition argument: {{{ahead}}}"));
         }
         self.out.push('{');
-        Ok(())
+        self.out.push_str(&ahead);
+        self.out.push('}');
+        for _ in 0..=ahead.chars().count() {
+            self.rest.next();
+        }
+        Ok(true)
     }
 }
 

@@ -109,6 +109,10 @@ impl Selected {
 }
 
 fn set_authority(head: &mut RequestHead, new: &[u8], (append, keep_original): (bool, bool)) {
+    if keep_original && !head.authority.is_empty() {
+        let old = head.authority.clone();
+        head.headers.set("x-envoy-original-host", &old);
+    }
     if append {
         let old = head.authority.clone();
         match head
@@ -122,10 +126,6 @@ fn set_authority(head: &mut RequestHead, new: &[u8], (append, keep_original): (b
                 .set("x-forwarded-host", &[&list[..], b",", &old].concat()),
             None => head.headers.append("x-forwarded-host", &old),
         }
-    }
-    if keep_original && !head.authority.is_empty() {
-        let old = head.authority.clone();
-        head.headers.set("x-envoy-original-host", &old);
     }
     head.authority = bytes::Bytes::copy_from_slice(new);
 }

@@ -21,7 +21,9 @@ impl HostIndex {
     pub fn insert(&mut self, domain: &str, at: usize) -> bool {
         let domain = domain.to_ascii_lowercase().into_bytes();
         if domain == b"*" {
-            return self.any.replace(at).is_none();
+            let new = self.any.is_none();
+            self.any.get_or_insert(at);
+            return new;
         }
         if let Some(suffix) = domain.strip_prefix(b"*") {
             return insert_by_length(&mut self.suffixes, suffix, at);
@@ -29,7 +31,7 @@ impl HostIndex {
         if let Some(prefix) = domain.strip_suffix(b"*") {
             return insert_by_length(&mut self.prefixes, prefix, at);
         }
-        self.exact.insert(domain.into(), at).is_none()
+        insert_new(&mut self.exact, &domain, at)
     }
 
     pub fn find(&self, host: &[u8], ignore_port: bool) -> Option<usize> {
@@ -77,7 +79,14 @@ fn insert_by_length(
             place
         }
     };
-    list[place].1.insert(text.into(), at).is_none()
+    insert_new(&mut list[place].1, text, at)
+}
+
+/// The first of equal domains stays.
+fn insert_new(map: &mut HashMap<Box<[u8]>, usize>, text: &[u8], at: usize) -> bool {
+    let new = !map.contains_key(text);
+    map.entry(text.into()).or_insert(at);
+    new
 }
 
 /// `host:port` without its port; an IPv6 address keeps its brackets.

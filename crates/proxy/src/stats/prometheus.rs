@@ -18,8 +18,8 @@ pub fn render(
     used_only: bool,
     keep: impl Fn(&str) -> bool,
 ) -> String {
-    // BTreeMap: Envoy sorts metrics by name, and series below them.
-    let mut metrics: BTreeMap<(String, &'static str), Vec<Series>> = BTreeMap::new();
+    // As Envoy: counters, gauges, histograms, each sorted by name.
+    let mut metrics: BTreeMap<(&'static str, String), Vec<Series>> = BTreeMap::new();
     for (name, sample) in &snapshot.samples {
         if (used_only && !sample.is_used()) || !keep(name) {
             continue;
@@ -30,7 +30,7 @@ pub fn render(
             .iter()
             .map(|(name, value)| (sanitized(name), value.as_str()));
         metrics
-            .entry((metric, kind(sample.kind)))
+            .entry((kind(sample.kind), metric))
             .or_default()
             .push((label_text(labels), sample.clone()));
     }
@@ -43,12 +43,12 @@ pub fn render(
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.as_str()));
         metrics
-            .entry((family.name.to_owned(), kind(family.sample.kind)))
+            .entry((kind(family.sample.kind), family.name.to_owned()))
             .or_default()
             .push((label_text(labels), family.sample.clone()));
     }
     let mut out = String::with_capacity(metrics.len() * 128);
-    for ((metric, kind), mut series) in metrics {
+    for ((kind, metric), mut series) in metrics {
         let _ = writeln!(out, "# TYPE {metric} {kind}");
         series.sort_by(|a, b| a.0.cmp(&b.0));
         for (labels, sample) in series {
@@ -66,7 +66,6 @@ pub fn render(
                 }
             }
         }
-        out.push('\n');
     }
     out
 }
