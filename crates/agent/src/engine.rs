@@ -99,8 +99,29 @@ pub async fn active_connections(admin: SocketAddr) -> Option<u64> {
     )
 }
 
-fn start_stolos(_options: &Options, _ready: ProxyReadiness) -> Result<Kind, AgentError> {
-    Err(AgentError::NotSupported(
-        "our own proxy, in this build".to_string(),
-    ))
+fn start_stolos(options: &Options, ready: ProxyReadiness) -> Result<Kind, AgentError> {
+    let bootstrap = bootstrap::message(options)?;
+    let observer: proxy::state::Observer = Arc::new(move |notice| {
+        if matches!(notice, proxy::state::Notice::Ready) {
+            ready.reached();
+        }
+    });
+    let proxy_options = proxy::Options {
+        concurrency: options.proxy_config.concurrency.map(|count| count as usize),
+        drain_time: options.proxy_config.drain_duration,
+        shutdown_time: LAST_CONNECTIONS,
+        observer: Some(observer),
+    };
+    let (drain, watch) = Drain::new();
+    let (sender, ended) = oneshot::channel();
+    // Its main task is not Send and has a runtime of its own.
+    let thread = std::thread::Builder::new().name("proxy-main".to_string());
+    let run = move || {
+        let result = proxy::run(bootstrap, proxy_options, watch);
+        let _ = sender.send(result.map_err(|error| error.to_string()));
+    };
+    thread
+        .spawn(run)
+        .map_err(AgentError::io("the proxy's main thread"))?;
+    Ok(Kind::Stolos { drain, ended })
 }

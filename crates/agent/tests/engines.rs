@@ -1,5 +1,5 @@
-//! A whole agent with a real Envoy under it: certificate, configuration, traffic, a dead control
-//! plane, metrics, DNS, drain.
+//! A whole agent with a real Envoy under it, and with our proxy: certificate, configuration,
+//! traffic, a dead control plane, metrics, DNS, drain.
 
 #![allow(clippy::unwrap_used)]
 
@@ -351,4 +351,9 @@ async fn resolves(dns: u16) {
 async fn an_agent_runs_envoy() {
     let Some(envoy) = envoy() else { return };
     scenario(&envoy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_runs_our_proxy() {
+    scenario(Path::new("")).await;
 }
