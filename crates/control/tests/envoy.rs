@@ -342,15 +342,40 @@ async fn envoy_takes_everything_and_is_ready() {
             tail(&envoy.log)
         );
     }
-    let rule = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r}\n\
-                spec:\n  hosts: [reviews]\n  http:\n  - directResponse: {status: 418}\n";
-    let (status, answer) = mesh.apply(rule).await;
-    assert_eq!(status, 200, "{answer}");
-    let path = format!("/v1/wait?generation={}&timeout=20s", answer["generation"]);
-    let (_, waited) = mesh.get(&path).await;
-    assert_eq!(waited["done"], true, "{waited}");
-    let (_, dump) = envoy.get("/config_dump").await.expect("a dump");
-    assert!(dump.contains("418"), "the rule has arrived");
+    for (rule, wanted, why) in [
+        (
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r}\n\
+             spec:\n  hosts: [reviews]\n  http:\n  - directResponse: {status: 418}\n",
+            "418",
+            "a route changes",
+        ),
+        (
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r}\n\
+             spec:\n  host: reviews\n  subsets: [{name: v1, labels: {version: v1}}]\n",
+            "outbound|9080|v1|reviews",
+            "a cluster is added",
+        ),
+        (
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r}\n\
+             spec:\n  host: reviews\n  trafficPolicy:\n\
+             \x20   connectionPool: {tcp: {connectTimeout: 3.7s}}\n",
+            "3.700s",
+            "clusters are replaced, and one is removed",
+        ),
+    ] {
+        let (status, answer) = mesh.apply(rule).await;
+        assert_eq!(status, 200, "{why}: {answer}");
+        let path = format!("/v1/wait?generation={}&timeout=20s", answer["generation"]);
+        let (_, waited) = mesh.get(&path).await;
+        assert_eq!(waited["done"], true, "{why}: {waited}");
+        let (_, dump) = envoy.get("/config_dump").await.expect("a dump");
+        assert!(dump.contains(wanted), "{why}: it has arrived");
+    }
+    assert_eq!(
+        envoy.stat("cluster_manager.warming_clusters").await,
+        Some(0),
+        "all is live"
+    );
 
     envoy.process.kill().await.expect("ours");
     serving.abort();
