@@ -124,6 +124,32 @@ pub const FIELDS: &[Row] = &[
     row(Kind::Service, "internalTrafficPolicy", "one node only"),
     row(Kind::Service, "trafficDistribution", "one node only"),
     row(Kind::Service, "healthCheckNodePort", "one node only"),
+    row(
+        Kind::Service,
+        "ports[].nodePort",
+        "ports of nodes; use `publish` in stolos.yaml",
+    ),
+    row(Kind::Service, "ipFamilies", "IPv6"),
+    row(Kind::Service, "ipFamilyPolicy", "IPv6"),
+    row(
+        Kind::Service,
+        "allocateLoadBalancerNodePorts",
+        "load balancers of a cloud",
+    ),
+    row(Kind::Deployment, "strategy", "the pace of a rollout"),
+    row(
+        Kind::Deployment,
+        "progressDeadlineSeconds",
+        "the pace of a rollout",
+    ),
+    row(Kind::Deployment, "revisionHistoryLimit", "revisions"),
+    row(Kind::ConfigMap, "immutable", "objects that refuse changes"),
+    row(Kind::Secret, "immutable", "objects that refuse changes"),
+    row(
+        Kind::ServiceAccount,
+        "automountServiceAccountToken",
+        "tokens of Kubernetes",
+    ),
     row(Kind::Deployment, "paused", "paused deployments"),
     row(
         Kind::Deployment,
@@ -179,7 +205,13 @@ const POD_FIELDS: &[(&str, &str)] = &[
     ("hostnameOverride", "the hostname is the pod's"),
     ("setHostnameAsFQDN", "the hostname is the pod's"),
     ("hostUsers", "user namespaces"),
-    ("securityContext.runAsGroup", "groups"),
+    ("automountServiceAccountToken", "tokens of Kubernetes"),
+    (
+        "enableServiceLinks",
+        "variables with the addresses of services",
+    ),
+    ("securityContext.runAsNonRoot", "a check of the user"),
+    ("volumes[].emptyDir.medium", "volumes in memory"),
     ("securityContext.fsGroup", "groups"),
     ("securityContext.fsGroupChangePolicy", "groups"),
     ("securityContext.supplementalGroups", "groups"),
@@ -229,7 +261,7 @@ const CONTAINER_FIELDS: &[(&str, &str)] = &[
         "volumeMounts[].recursiveReadOnly",
         "recursive read-only mounts",
     ),
-    ("securityContext.runAsGroup", "groups"),
+    ("securityContext.runAsNonRoot", "a check of the user"),
     ("securityContext.privileged", "privileged containers"),
     (
         "securityContext.allowPrivilegeEscalation",
@@ -284,7 +316,7 @@ pub fn check(object: &Object) -> Vec<Diagnostic> {
         let segments: Vec<&str> = segments(path);
         let message = format!("is not performed by this release ({why})");
         for place in find(&spec, &segments, root.to_owned()) {
-            let severity = match path.contains("volumes[].") && !path.ends_with("sizeLimit") {
+            let severity = match path.contains("volumes[].") && !path.contains("emptyDir") {
                 true => Severity::Error,
                 false => severity,
             };
@@ -386,6 +418,7 @@ impl Report<'_> {
     fn values(&mut self) {
         use crate::kinds::Spec;
         use crate::kinds::authorization_policy::Action;
+        use crate::kinds::core::service::ServiceType;
         use crate::kinds::service_entry::Resolution;
         match &self.object.spec {
             Spec::AuthorizationPolicy(spec) => {
@@ -424,9 +457,18 @@ impl Report<'_> {
                 let message = "DYNAMIC_DNS is not performed by this release";
                 self.add(Severity::Warning, "spec.resolution", message);
             }
-            Spec::Service(spec) if spec.session_affinity == "ClientIP" => {
-                let message = "ClientIP is not performed by this release";
-                self.add(Severity::Warning, "spec.sessionAffinity", message);
+            Spec::Service(spec) => {
+                if spec.session_affinity == "ClientIP" {
+                    let message = "ClientIP is not performed by this release";
+                    self.add(Severity::Warning, "spec.sessionAffinity", message);
+                }
+                if matches!(
+                    spec.r#type,
+                    ServiceType::NodePort | ServiceType::LoadBalancer
+                ) {
+                    let message = "taken as ClusterIP; use `publish` in stolos.yaml";
+                    self.add(Severity::Warning, "spec.type", message);
+                }
             }
             _ => {}
         }
@@ -440,5 +482,89 @@ impl Report<'_> {
         };
         let message = format!("{key} is not performed by this release ({message})");
         self.add(Severity::Error, &format!("{path}.key"), &message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::{ParseOptions, parse};
+    use serde_json::json;
+
+    /// A document of the kind with something at the path, for each sort of value.
+    fn documents(kind: Kind, path: &str) -> Vec<Json> {
+        let leaves = [
+            json!(true),
+            json!(7),
+            json!("x"),
+            json!("5s"),
+            json!({}),
+            json!(["x"]),
+        ];
+        let more = [json!([{}]), json!([7]), json!({"type": "Recreate"})];
+        let wrap = |leaf: Json| {
+            let parts = segments(path);
+            let body = parts.iter().rev().fold(leaf, |inner, part| match *part {
+                "[]" => json!([inner]),
+                name => json!({name: inner}),
+            });
+            let mut document = json!({
+                "apiVersion": kind.api_version(),
+                "kind": kind.name(),
+                "metadata": {"name": "a"},
+            });
+            match (kind.has_spec(), body) {
+                (true, body) => document["spec"] = body,
+                (false, Json::Object(members)) => {
+                    for (key, value) in members {
+                        document[key] = value;
+                    }
+                }
+                _ => {}
+            }
+            document
+        };
+        leaves.into_iter().chain(more).map(wrap).collect()
+    }
+
+    fn fires(kind: Kind, path: &str) -> bool {
+        let shown = path.replace("[]", "[0]");
+        documents(kind, path).iter().any(|document| {
+            let parsed = parse("f", &document.to_string(), &ParseOptions::default());
+            let found = parsed.objects.iter().flat_map(check);
+            found.into_iter().any(|d| {
+                d.reason == Reason::NotPerformed && d.path.trim_start_matches("spec.") == shown
+            })
+        })
+    }
+
+    #[test]
+    fn every_row_names_a_field_and_reports_it() {
+        let fields = FIELDS.iter().map(|row| (row.kind, row.path.to_owned()));
+        let policies = POLICIES.iter().flat_map(|(kind, base)| {
+            // Ports have a part of the fields only.
+            let whole = !base.ends_with("[]");
+            let rows = POLICY.iter().filter(move |(path, _)| {
+                whole || path.starts_with("loadBalancer") || path.starts_with("tls")
+            });
+            rows.map(move |(path, _)| (*kind, format!("{base}.{path}")))
+        });
+        let pods = POD_FIELDS
+            .iter()
+            .map(|(path, _)| (Kind::Pod, (*path).to_owned()));
+        let containers = CONTAINER_FIELDS.iter().map(|(path, _)| {
+            (
+                Kind::Deployment,
+                format!("template.spec.containers[].{path}"),
+            )
+        });
+        let silent: Vec<String> = fields
+            .chain(policies)
+            .chain(pods)
+            .chain(containers)
+            .filter(|(kind, path)| !fires(*kind, path))
+            .map(|(kind, path)| format!("{kind} {path}"))
+            .collect();
+        assert_eq!(silent, Vec::<String>::new());
     }
 }
