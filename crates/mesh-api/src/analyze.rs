@@ -6,6 +6,7 @@ mod authorization;
 mod ca_certificates;
 mod destinations;
 mod envoy_filters;
+mod gateway_certificates;
 mod gateway_conflicts;
 mod gateway_ports;
 mod gateway_secrets;
@@ -14,6 +15,7 @@ mod mesh_hosts;
 mod port_names;
 mod schema;
 mod selectors;
+mod service_association;
 mod service_entries;
 mod subset_pods;
 mod virtual_service_gateways;
@@ -150,7 +152,12 @@ const ANALYZERS: &[(&str, Analyzer)] = &[
         ca_certificates::run,
     ),
     ("destinationrule.PodNotSelectedAnalyzer", subset_pods::run),
+    (
+        "deployment.ServiceAssociationAnalyzer",
+        service_association::run,
+    ),
     ("envoyfilter.EnvoyPatchAnalyzer", envoy_filters::run),
+    ("gateway.CertificateAnalyzer", gateway_certificates::run),
     ("gateway.ConflictingGatewayAnalyzer", gateway_conflicts::run),
     ("gateway.IngressGatewayPortAnalyzer", gateway_ports::run),
     ("gateway.SecretAnalyzer", gateway_secrets::run),

@@ -129,6 +129,47 @@ fn analyzers_find_what_is_wrong_between_objects() {
             "a rule after one that takes everything",
         ),
         (
+            format!(
+                "{}{}",
+                object(
+                    "Gateway",
+                    "one",
+                    "{servers: [{tls: {mode: SIMPLE, credentialName: c}}]}"
+                ),
+                object(
+                    "Gateway",
+                    "two",
+                    "{servers: [{tls: {mode: SIMPLE, credentialName: c}}]}"
+                ),
+            ),
+            "gateway.CertificateAnalyzer",
+            vec!["IST0138 Gateway one.default", "IST0138 Gateway two.default"],
+            "one certificate for two gateways",
+        ),
+        (
+            format!(
+                "{}{}{}",
+                object(
+                    "Deployment",
+                    "d",
+                    "{template: {metadata: {labels: {app: a}}, spec: {containers: []}}}"
+                ),
+                object(
+                    "Service",
+                    "s",
+                    "{selector: {app: a}, ports: [{port: 1, targetPort: 9}]}"
+                ),
+                object(
+                    "Service",
+                    "t",
+                    "{selector: {app: a}, ports: [{port: 2, targetPort: 9}]}"
+                ),
+            ),
+            "deployment.ServiceAssociationAnalyzer",
+            vec!["IST0137 Deployment d.default"],
+            "two ports for one target port",
+        ),
+        (
             route("{hosts: [a], http: []}"),
             "schema.ValidationAnalyzer",
             vec!["IST0106 VirtualService vs.default"],
