@@ -82,7 +82,13 @@ impl FragmentCache {
         let fragment = translate().map(Arc::new);
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let used = entries.generation;
-        entries.map.insert(key, Entry { fragment: fragment.clone(), used });
+        entries.map.insert(
+            key,
+            Entry {
+                fragment: fragment.clone(),
+                used,
+            },
+        );
         fragment
     }
 
@@ -96,7 +102,9 @@ impl FragmentCache {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.generation = generation;
         if entries.map.len() > SWEEP_ABOVE {
-            entries.map.retain(|_, entry| entry.used + KEPT_GENERATIONS >= generation);
+            entries
+                .map
+                .retain(|_, entry| entry.used + KEPT_GENERATIONS >= generation);
         }
     }
 }

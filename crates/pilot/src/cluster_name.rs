@@ -16,7 +16,11 @@ pub struct Outbound {
 
 impl Outbound {
     pub fn new(port: u16, subset: impl Into<String>, hostname: impl Into<String>) -> Self {
-        Self { port, subset: subset.into(), hostname: hostname.into() }
+        Self {
+            port,
+            subset: subset.into(),
+            hostname: hostname.into(),
+        }
     }
 
     /// Reads `outbound|PORT|SUBSET|HOST`.
@@ -31,13 +35,20 @@ impl Outbound {
 
     /// The SNI of mutual TLS, and the name in SNI routing.
     pub fn sni(&self) -> String {
-        format!("outbound_.{}_.{}_.{}", self.port, self.subset, self.hostname)
+        format!(
+            "outbound_.{}_.{}_.{}",
+            self.port, self.subset, self.hostname
+        )
     }
 }
 
 impl fmt::Display for Outbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "outbound|{}|{}|{}", self.port, self.subset, self.hostname)
+        write!(
+            f,
+            "outbound|{}|{}|{}",
+            self.port, self.subset, self.hostname
+        )
     }
 }
 
@@ -53,9 +64,15 @@ mod tests {
     #[test]
     fn names_round_trip() {
         let name = Outbound::new(9080, "v1", "reviews.default.svc.cluster.local");
-        assert_eq!(name.to_string(), "outbound|9080|v1|reviews.default.svc.cluster.local");
+        assert_eq!(
+            name.to_string(),
+            "outbound|9080|v1|reviews.default.svc.cluster.local"
+        );
         assert_eq!(Outbound::parse(&name.to_string()), Some(name.clone()));
-        assert_eq!(name.sni(), "outbound_.9080_.v1_.reviews.default.svc.cluster.local");
+        assert_eq!(
+            name.sni(),
+            "outbound_.9080_.v1_.reviews.default.svc.cluster.local"
+        );
         assert_eq!(Outbound::parse("inbound|80||"), None);
     }
 }

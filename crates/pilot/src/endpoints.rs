@@ -39,7 +39,9 @@ impl Endpoints {
     /// The endpoints of a service as they are now; empty when it has none.
     pub fn read(&self, key: &ServiceKey) -> Arc<EndpointSet> {
         let sets = self.sets.read().unwrap_or_else(PoisonError::into_inner);
-        sets.get(key).map(|sharded| sharded.merged.clone()).unwrap_or_default()
+        sets.get(key)
+            .map(|sharded| sharded.merged.clone())
+            .unwrap_or_default()
     }
 
     /// Replaces what one source knows about a service.
@@ -52,7 +54,11 @@ impl Endpoints {
     ) -> Update {
         let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
         let sharded = sets.entry(key.clone()).or_default();
-        let before = sharded.shards.get(shard).map(Vec::as_slice).unwrap_or_default();
+        let before = sharded
+            .shards
+            .get(shard)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         if before == endpoints.as_slice() {
             return Update::default();
         }
@@ -74,14 +80,27 @@ impl Endpoints {
             .filter(|identity| !identity.is_empty())
             .collect();
         let changed = identities != *sharded.merged.identities;
-        let identities =
-            if changed { Arc::new(identities) } else { sharded.merged.identities.clone() };
-        sharded.merged = Arc::new(EndpointSet { revision, endpoints: merged, identities });
-        Update { endpoints: true, identities: changed }
+        let identities = if changed {
+            Arc::new(identities)
+        } else {
+            sharded.merged.identities.clone()
+        };
+        sharded.merged = Arc::new(EndpointSet {
+            revision,
+            endpoints: merged,
+            identities,
+        });
+        Update {
+            endpoints: true,
+            identities: changed,
+        }
     }
 
     /// Forgets a service that is gone.
     pub(crate) fn remove(&self, key: &ServiceKey) {
-        self.sets.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.sets
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
     }
 }

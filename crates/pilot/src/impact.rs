@@ -32,9 +32,10 @@ pub fn impact(changes: &Changes, view: &ProxyView) -> BTreeSet<ResourceType> {
         types.extend([Cluster, Endpoint, Listener, NameTable]);
     }
     if !changes.workloads.is_empty() {
-        let own = changes.workloads.iter().any(|key| {
-            key.namespace == view.namespace && key.name == view.name
-        });
+        let own = changes
+            .workloads
+            .iter()
+            .any(|key| key.namespace == view.namespace && key.name == view.name);
         if own {
             types.extend([Cluster, Endpoint, Listener, Route, Secret, NameTable]);
         }

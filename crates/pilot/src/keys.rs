@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::model::{Labels, Locality, ServiceKey};
 use crate::snapshot::MtlsMode;
 use crate::state::Revision;
+use crate::translate::route::Selection;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum FragmentKey {
@@ -80,7 +81,7 @@ pub struct VirtualHostKey {
     pub domains: Vec<String>,
     pub port: u16,
     /// Virtual services in order, each with the routes and matches that apply to the proxy.
-    pub rules: Vec<(Revision, Vec<(usize, Option<usize>)>)>,
+    pub rules: Vec<(Revision, Selection)>,
     pub destinations: Vec<DestinationKey>,
     pub mesh: Revision,
     pub gateway: bool,

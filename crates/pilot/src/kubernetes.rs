@@ -43,7 +43,11 @@ pub fn service(meta: &Metadata, spec: &ServiceSpec, domain: &str) -> Service {
         .filter_map(|text| text.parse::<IpAddr>().ok())
         .map(IpNet::from)
         .collect();
-    let export = meta.annotations.get(EXPORT_TO).map(String::as_str).unwrap_or_default();
+    let export = meta
+        .annotations
+        .get(EXPORT_TO)
+        .map(String::as_str)
+        .unwrap_or_default();
     service.export_to = export
         .split(',')
         .map(str::trim)
@@ -69,9 +73,18 @@ fn port(port: &ServicePort) -> Option<Port> {
         Some(IntOrString::String(name)) => TargetPort::Name(name.clone()),
         None => TargetPort::Same,
     };
-    let transport = if port.protocol.is_empty() { "TCP" } else { &port.protocol };
+    let transport = if port.protocol.is_empty() {
+        "TCP"
+    } else {
+        &port.protocol
+    };
     let protocol = Protocol::of_kubernetes(transport, app, &port.name, number);
-    Some(Port { name: port.name.clone(), number, protocol, target })
+    Some(Port {
+        name: port.name.clone(),
+        number,
+        protocol,
+        target,
+    })
 }
 
 /// The workload's port behind a service port; `None` if a named port does not exist there.
@@ -79,7 +92,9 @@ pub fn target_port(port: &Port, workload: Option<&Workload>) -> Option<u16> {
     match &port.target {
         TargetPort::Same => Some(port.number),
         TargetPort::Number(number) => Some(*number),
-        TargetPort::Name(name) => workload.and_then(|workload| workload.ports.get(name)).copied(),
+        TargetPort::Name(name) => workload
+            .and_then(|workload| workload.ports.get(name))
+            .copied(),
     }
 }
 
@@ -102,7 +117,9 @@ pub fn endpoints<'a>(
         }
         let labels = Arc::new(workload.labels.clone());
         for port in &service.ports {
-            let Some(number) = target_port(port, Some(workload)) else { continue };
+            let Some(number) = target_port(port, Some(workload)) else {
+                continue;
+            };
             for address in &workload.addresses {
                 let address = EndpointAddress::Ip(*address);
                 let mut endpoint = Endpoint::new(address, number, &port.name);

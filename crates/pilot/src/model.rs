@@ -22,7 +22,9 @@ pub type Labels = BTreeMap<String, String>;
 
 /// Whether `labels` carry every pair of `selector`; an empty selector selects everything.
 pub fn selects(selector: &Labels, labels: &Labels) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    selector
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 #[cfg(test)]
@@ -30,7 +32,10 @@ mod tests {
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
-        pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect()
     }
 
     #[test]
@@ -39,7 +44,11 @@ mod tests {
             (labels(&[]), true, "an empty selector selects everything"),
             (labels(&[("app", "a")]), true, "a subset selects"),
             (labels(&[("app", "b")]), false, "another value does not"),
-            (labels(&[("app", "a"), ("version", "v2")]), false, "all pairs are needed"),
+            (
+                labels(&[("app", "a"), ("version", "v2")]),
+                false,
+                "all pairs are needed",
+            ),
         ] {
             let target = labels(&[("app", "a"), ("version", "v1")]);
             assert_eq!(selects(&selector, &target), want, "{why}");

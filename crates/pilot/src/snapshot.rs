@@ -67,7 +67,7 @@ struct Workloads {
 impl Snapshot {
     pub(crate) fn build(state: &State, generation: u64, _last: Option<&Snapshot>) -> Self {
         let mesh = state.mesh.value.clone();
-        let mut statuses = Statuses::new(&state.objects, &state.rejected);
+        let mut statuses = Statuses::new(&state.objects, [&state.rejected, &state.notes]);
         let services = Arc::new(Services::build(state, &mut statuses));
         let virtual_services = Arc::new(VirtualServices::build(state, &mut statuses));
         let destination_rules = Arc::new(DestinationRules::build(state, &mut statuses));
@@ -79,7 +79,7 @@ impl Snapshot {
             &gateways,
             &mut statuses,
         );
-        let snapshot = Self {
+        Self {
             generation,
             mesh,
             mesh_revision: state.mesh.revision,
@@ -96,8 +96,7 @@ impl Snapshot {
             workloads: Arc::new(Workloads::build(state)),
             scopes: Mutex::default(),
             statuses,
-        };
-        snapshot
+        }
     }
 
     /// The workload of a proxy: by name, else by one of its addresses.
@@ -115,7 +114,9 @@ impl Snapshot {
     /// to which the same Sidecar applies.
     pub fn scope(&self, view: &ProxyView) -> Arc<Scope> {
         let sidecar = match view.role {
-            Role::Sidecar => self.sidecars.select(&view.namespace, &view.labels, &self.mesh),
+            Role::Sidecar => self
+                .sidecars
+                .select(&view.namespace, &view.labels, &self.mesh),
             Role::Router => None,
         };
         let key = scopes::ScopeKey {
@@ -124,7 +125,10 @@ impl Snapshot {
             router: view.role == Role::Router,
         };
         let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
-        scopes.entry(key).or_insert_with_key(|key| Arc::new(Scope::build(self, key, sidecar))).clone()
+        scopes
+            .entry(key)
+            .or_insert_with_key(|key| Arc::new(Scope::build(self, key, sidecar)))
+            .clone()
     }
 
     /// Conditions and problems per object.
@@ -139,7 +143,9 @@ impl Workloads {
         for (key, workload) in &state.workloads {
             workloads.by_key.insert(key.clone(), workload.value.clone());
             for address in &workload.value.addresses {
-                workloads.by_address.insert(*address, workload.value.clone());
+                workloads
+                    .by_address
+                    .insert(*address, workload.value.clone());
             }
         }
         workloads
@@ -151,11 +157,22 @@ pub(crate) fn of_kind(
     state: &State,
     kind: Kind,
 ) -> impl Iterator<Item = (&ObjectKey, &Versioned<Object>)> {
-    let first = ObjectKey { kind, namespace: String::new(), name: String::new() };
-    state.objects.range(first..).take_while(move |(key, _)| key.kind == kind)
+    let first = ObjectKey {
+        kind,
+        namespace: String::new(),
+        name: String::new(),
+    };
+    state
+        .objects
+        .range(first..)
+        .take_while(move |(key, _)| key.kind == kind)
 }
 
 /// Oldest first, then by name, then by namespace: who wins when several objects compete.
 pub(crate) fn age_order(created: Option<i64>, key: &ObjectKey) -> (i64, String, String) {
-    (created.unwrap_or_default(), key.name.clone(), key.namespace.clone())
+    (
+        created.unwrap_or_default(),
+        key.name.clone(),
+        key.namespace.clone(),
+    )
 }

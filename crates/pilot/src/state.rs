@@ -27,7 +27,11 @@ pub enum Event {
     Workload(Arc<Workload>),
     WorkloadRemoved(WorkloadKey),
     /// All endpoints that one source (`shard`) knows for a service.
-    Endpoints { service: ServiceKey, shard: String, endpoints: Vec<Endpoint> },
+    Endpoints {
+        service: ServiceKey,
+        shard: String,
+        endpoints: Vec<Endpoint>,
+    },
     MeshConfig(Arc<MeshConfig>),
 }
 
@@ -91,6 +95,8 @@ pub struct State {
     pub(crate) cache: Arc<FragmentCache>,
     /// Objects whose newest version was refused, with the reasons.
     pub(crate) rejected: BTreeMap<ObjectKey, Vec<Problem>>,
+    /// Parts of accepted objects that have no effect yet.
+    pub(crate) notes: BTreeMap<ObjectKey, Vec<Problem>>,
     /// Services that ServiceEntry objects last gave endpoints to.
     entry_services: BTreeSet<ServiceKey>,
     revision: u64,
@@ -108,17 +114,24 @@ impl State {
     pub fn with_domain(mesh: Arc<MeshConfig>, domain: &str) -> Self {
         Self {
             domain: domain.to_owned(),
-            mesh: Versioned { value: mesh, revision: Revision(1) },
+            mesh: Versioned {
+                value: mesh,
+                revision: Revision(1),
+            },
             objects: BTreeMap::new(),
             services: BTreeMap::new(),
             workloads: BTreeMap::new(),
             endpoints: Endpoints::default(),
             cache: Arc::default(),
             rejected: BTreeMap::new(),
+            notes: BTreeMap::new(),
             entry_services: BTreeSet::new(),
             revision: 1,
             generation: 0,
-            pending: Changes { everything: true, ..Changes::default() },
+            pending: Changes {
+                everything: true,
+                ..Changes::default()
+            },
             last: None,
         }
     }
@@ -129,6 +142,7 @@ impl State {
             Event::Object(object) => self.apply_object(object),
             Event::ObjectRemoved(key) => {
                 self.rejected.remove(&key);
+                self.notes.remove(&key);
                 if self.objects.remove(&key).is_some() {
                     self.pending.objects.insert(key);
                 }
@@ -158,12 +172,19 @@ impl State {
                     self.pending.workloads.insert(key);
                 }
             }
-            Event::Endpoints { service, shard, endpoints } => {
+            Event::Endpoints {
+                service,
+                shard,
+                endpoints,
+            } => {
                 self.replace_endpoints(service, &shard, endpoints);
             }
             Event::MeshConfig(mesh) => {
                 if *mesh != *self.mesh.value {
-                    self.mesh = Versioned { value: mesh, revision: self.next() };
+                    self.mesh = Versioned {
+                        value: mesh,
+                        revision: self.next(),
+                    };
                     self.pending.mesh = true;
                 }
             }
@@ -175,7 +196,10 @@ impl State {
         if let Some(last) = &self.last
             && self.pending.is_empty()
         {
-            let changes = Changes { generation: self.generation, ..Changes::default() };
+            let changes = Changes {
+                generation: self.generation,
+                ..Changes::default()
+            };
             return (last.clone(), changes);
         }
         self.update_entry_endpoints();
@@ -200,16 +224,27 @@ impl State {
 
     fn apply_object(&mut self, object: Arc<Object>) {
         let key = object.key();
-        let problems: Vec<Problem> = mesh_api::validate::validate(&object)
-            .into_iter()
-            .filter(mesh_api::Diagnostic::is_error)
-            .map(|diagnostic| Problem::invalid(diagnostic.to_string()))
+        let findings = mesh_api::validate::validate(&object);
+        let problems: Vec<Problem> = findings
+            .iter()
+            .filter(|finding| finding.is_error())
+            .map(|finding| Problem::invalid(finding.to_string()))
             .collect();
         if !problems.is_empty() {
             // The last good version stays in force.
             self.rejected.insert(key.clone(), problems);
             self.pending.objects.insert(key);
             return;
+        }
+        let notes: Vec<Problem> = findings
+            .iter()
+            .filter(|finding| finding.reason == mesh_api::Reason::NotPerformed)
+            .map(|finding| Problem::not_performed(finding.to_string()))
+            .collect();
+        if notes.is_empty() {
+            self.notes.remove(&key);
+        } else {
+            self.notes.insert(key.clone(), notes);
         }
         let was_rejected = self.rejected.remove(&key).is_some();
         let revision = self.next();
@@ -231,9 +266,8 @@ impl State {
 
     /// Endpoints that ServiceEntry and WorkloadEntry objects and selected workloads give.
     fn update_entry_endpoints(&mut self) {
-        let concerned = |key: &ObjectKey| {
-            matches!(key.kind, Kind::ServiceEntry | Kind::WorkloadEntry)
-        };
+        let concerned =
+            |key: &ObjectKey| matches!(key.kind, Kind::ServiceEntry | Kind::WorkloadEntry);
         let changes = &self.pending;
         let needed = changes.everything
             || changes.mesh

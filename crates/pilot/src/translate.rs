@@ -83,7 +83,9 @@ fn targets<'a>(
 ) -> Vec<cluster::Target<'a>> {
     let of_service = |entry: &'a Arc<ServiceEntryRef>| {
         let service = &entry.service.key;
-        let rule = snapshot.destination_rules.find(&view.namespace, &view.labels, service);
+        let rule = snapshot
+            .destination_rules
+            .find(&view.namespace, &view.labels, service);
         cluster::targets(entry, rule)
     };
     services.iter().flat_map(of_service).collect()
@@ -133,7 +135,10 @@ fn clusters(snapshot: &Snapshot, view: &ProxyView) -> Vec<Resource> {
             own.push(cluster_inbound::served(snapshot, view, &served));
         }
     }
-    resources.extend(own.iter().map(|fragment| fragment.resource(ResourceType::Cluster)));
+    resources.extend(
+        own.iter()
+            .map(|fragment| fragment.resource(ResourceType::Cluster)),
+    );
     resources
 }
 
@@ -148,7 +153,11 @@ fn endpoints(
         all.extend(sni_dnat_targets(snapshot, view, &scope.services));
     }
     let asked = |target: &&cluster::Target<'_>| {
-        let name = if target.sni_dnat { target.name().sni() } else { target.name().to_string() };
+        let name = if target.sni_dnat {
+            target.name().sni()
+        } else {
+            target.name().to_string()
+        };
         names.is_none_or(|names| names.contains("*") || names.contains(&name))
     };
     all.iter()
@@ -187,7 +196,10 @@ fn routes(
             &known
         }
     };
-    names.iter().filter_map(|name| route_table::sidecar(snapshot, view, name)).collect()
+    names
+        .iter()
+        .filter_map(|name| route_table::sidecar(snapshot, view, name))
+        .collect()
 }
 
 /// The names of all route tables that a sidecar's listeners may refer to.

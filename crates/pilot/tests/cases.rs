@@ -1,5 +1,6 @@
 //! Everything that looks at whole translations: golden cases, Envoy's own verdict, Istio's
 //! simulation set, caching.
+#![allow(clippy::unwrap_used)] // everything here is test code
 
 #[path = "cases/authz.rs"]
 mod authz;

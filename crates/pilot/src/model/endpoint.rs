@@ -22,7 +22,8 @@ impl EndpointAddress {
         if let Some(path) = text.strip_prefix("unix://") {
             return Self::Pipe(path.to_owned());
         }
-        text.parse().map_or_else(|_| Self::Hostname(text.to_owned()), Self::Ip)
+        text.parse()
+            .map_or_else(|_| Self::Hostname(text.to_owned()), Self::Ip)
     }
 }
 

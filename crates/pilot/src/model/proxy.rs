@@ -56,14 +56,20 @@ pub struct Capabilities {
 impl Capabilities {
     /// Reads the announced extensions and client features.
     pub fn from_node(node: &Node) -> Self {
-        let extensions: BTreeSet<String> =
-            node.extensions.iter().map(|extension| extension.name.clone()).collect();
+        let extensions: BTreeSet<String> = node
+            .extensions
+            .iter()
+            .map(|extension| extension.name.clone())
+            .collect();
         let any = |names: &[&str]| names.iter().any(|name| extensions.contains(*name));
         Self {
             metadata_exchange: any(&["istio.metadata_exchange"]),
             alpn: any(&["istio.alpn"]),
             stats: any(&["istio.stats"]),
-            vhds: node.client_features.iter().any(|feature| feature == "stolos.vhds"),
+            vhds: node
+                .client_features
+                .iter()
+                .any(|feature| feature == "stolos.vhds"),
             extensions: Arc::new(extensions),
         }
     }
@@ -123,7 +129,9 @@ impl ProxyView {
         };
         let metadata = Metadata(node.metadata.as_ref());
         let (name, id_namespace) = full_name.split_once('.').unwrap_or((full_name, ""));
-        let namespace = metadata.text("NAMESPACE").unwrap_or_else(|| id_namespace.to_owned());
+        let namespace = metadata
+            .text("NAMESPACE")
+            .unwrap_or_else(|| id_namespace.to_owned());
         let addresses = addresses(metadata.text("INSTANCE_IPS").as_deref(), address);
         if addresses.is_empty() {
             return Err(NodeError::Address(node.id.clone()));
@@ -140,7 +148,11 @@ impl ProxyView {
             .unwrap_or_default();
         let workload_name = metadata
             .text("WORKLOAD_NAME")
-            .or_else(|| workload.as_ref().map(|workload| workload.workload_name.clone()))
+            .or_else(|| {
+                workload
+                    .as_ref()
+                    .map(|workload| workload.workload_name.clone())
+            })
             .unwrap_or_else(|| name.to_owned());
         let locality = locality(node, workload.as_deref());
         Ok(Self {
@@ -162,8 +174,12 @@ impl ProxyView {
                 _ => Interception::Redirect,
             },
             http10: metadata.text("HTTP10").is_some_and(|value| value == "1"),
-            unprivileged: metadata.text("UNPRIVILEGED_POD").is_some_and(|value| value == "true"),
-            idle_timeout_ms: metadata.text("IDLE_TIMEOUT").and_then(|text| duration_ms(&text)),
+            unprivileged: metadata
+                .text("UNPRIVILEGED_POD")
+                .is_some_and(|value| value == "true"),
+            idle_timeout_ms: metadata
+                .text("IDLE_TIMEOUT")
+                .and_then(|text| duration_ms(&text)),
             capabilities: Capabilities::from_node(node),
             workload,
         })
@@ -188,12 +204,20 @@ impl ProxyView {
 
     /// The wildcard address that listeners bind.
     pub fn wildcard(&self) -> &'static str {
-        if self.supports_ipv4() { "0.0.0.0" } else { "::" }
+        if self.supports_ipv4() {
+            "0.0.0.0"
+        } else {
+            "::"
+        }
     }
 
     /// The loopback address of the application.
     pub fn loopback(&self) -> &'static str {
-        if self.supports_ipv4() { "127.0.0.1" } else { "::1" }
+        if self.supports_ipv4() {
+            "127.0.0.1"
+        } else {
+            "::1"
+        }
     }
 }
 
@@ -202,20 +226,33 @@ fn check_identity(
     namespace: &str,
     service_account: Option<&str>,
 ) -> Result<(), NodeError> {
-    let Some(identity) = identity else { return Ok(()) };
+    let Some(identity) = identity else {
+        return Ok(());
+    };
     let same = identity.namespace() == namespace
         && service_account.is_none_or(|account| account == identity.service_account());
     if same {
         return Ok(());
     }
     let claimed = format!("{namespace}/{}", service_account.unwrap_or("*"));
-    Err(NodeError::Identity { identity: identity.to_string(), claimed })
+    Err(NodeError::Identity {
+        identity: identity.to_string(),
+        claimed,
+    })
 }
 
 fn addresses(instance: Option<&str>, id: &str) -> Vec<IpAddr> {
     let parse = |text: &str| text.trim().parse::<IpAddr>().ok();
-    let listed: Vec<IpAddr> = instance.unwrap_or_default().split(',').filter_map(parse).collect();
-    if listed.is_empty() { parse(id).into_iter().collect() } else { listed }
+    let listed: Vec<IpAddr> = instance
+        .unwrap_or_default()
+        .split(',')
+        .filter_map(parse)
+        .collect();
+    if listed.is_empty() {
+        parse(id).into_iter().collect()
+    } else {
+        listed
+    }
 }
 
 fn locality(node: &Node, workload: Option<&Workload>) -> Locality {
@@ -257,7 +294,9 @@ impl Metadata<'_> {
     }
 
     fn labels(&self, key: &str) -> Labels {
-        let Some(fields) = self.0 else { return Labels::new() };
+        let Some(fields) = self.0 else {
+            return Labels::new();
+        };
         let Some(ValueKind::StructValue(labels)) =
             fields.fields.get(key).and_then(|value| value.kind.as_ref())
         else {

@@ -16,7 +16,10 @@ pub struct ServiceKey {
 
 impl ServiceKey {
     pub fn new(hostname: impl Into<String>, namespace: impl Into<String>) -> Self {
-        Self { hostname: hostname.into(), namespace: namespace.into() }
+        Self {
+            hostname: hostname.into(),
+            namespace: namespace.into(),
+        }
     }
 }
 

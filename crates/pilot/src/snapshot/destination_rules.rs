@@ -41,14 +41,19 @@ impl DestinationRules {
         let default = &state.mesh.value.default_destination_rule_export_to;
         let mut by_namespace: BTreeMap<String, Vec<MergedRule>> = BTreeMap::new();
         for (key, object) in objects {
-            let Spec::DestinationRule(spec) = &object.value.spec else { continue };
+            let Spec::DestinationRule(spec) = &object.value.spec else {
+                continue;
+            };
             let rule = MergedRule {
                 host: hostname::resolve(&spec.host, &key.namespace, &state.domain),
                 namespace: key.namespace.clone(),
                 key: key.clone(),
                 revision: object.revision,
                 visibility: Visibility::new(&spec.export_to, default, &key.namespace),
-                selector: spec.workload_selector.as_ref().map(|s| s.match_labels.clone()),
+                selector: spec
+                    .workload_selector
+                    .as_ref()
+                    .map(|s| s.match_labels.clone()),
                 spec: (**spec).clone(),
             };
             let rules = by_namespace.entry(key.namespace.clone()).or_default();
@@ -61,7 +66,10 @@ impl DestinationRules {
                 (namespace, rules.into_iter().map(Arc::new).collect())
             })
             .collect();
-        Self { by_namespace, root_namespace: state.mesh.value.root_namespace.clone() }
+        Self {
+            by_namespace,
+            root_namespace: state.mesh.value.root_namespace.clone(),
+        }
     }
 
     /// The rule a client uses for a service: its own namespace's, then the service's, then the
@@ -75,7 +83,10 @@ impl DestinationRules {
         let host = service.hostname.as_str();
         let in_root = namespace == self.root_namespace;
         let own = self.best(namespace, host, |rule| {
-            let selected = rule.selector.as_ref().is_none_or(|wanted| selects(wanted, labels));
+            let selected = rule
+                .selector
+                .as_ref()
+                .is_none_or(|wanted| selects(wanted, labels));
             selected && (!in_root || rule.visibility.is_private_to(namespace))
         });
         let exported = |owner: &str| {
@@ -83,7 +94,8 @@ impl DestinationRules {
                 rule.selector.is_none() && rule.visibility.allows(namespace)
             })
         };
-        own.or_else(|| exported(&service.namespace)).or_else(|| exported(&self.root_namespace))
+        own.or_else(|| exported(&service.namespace))
+            .or_else(|| exported(&self.root_namespace))
     }
 
     fn best(
@@ -96,8 +108,14 @@ impl DestinationRules {
         let fits = |rule: &&Arc<MergedRule>| hostname::covers(&rule.host, host) && usable(rule);
         let first = rules.iter().find(fits)?;
         // A rule for these very workloads beats one for all.
-        let same_host = rules.iter().filter(|rule| rule.host == first.host).filter(fits);
-        same_host.clone().find(|rule| rule.selector.is_some()).or(Some(first))
+        let same_host = rules
+            .iter()
+            .filter(|rule| rule.host == first.host)
+            .filter(fits);
+        same_host
+            .clone()
+            .find(|rule| rule.selector.is_some())
+            .or(Some(first))
     }
 }
 
@@ -113,8 +131,16 @@ fn add(rules: &mut Vec<MergedRule>, rule: MergedRule, statuses: &mut Statuses) {
         return;
     };
     for subset in rule.spec.subsets {
-        if older.spec.subsets.iter().any(|known| known.name == subset.name) {
-            let message = format!("subset `{}` is already defined by {}", subset.name, older.key);
+        if older
+            .spec
+            .subsets
+            .iter()
+            .any(|known| known.name == subset.name)
+        {
+            let message = format!(
+                "subset `{}` is already defined by {}",
+                subset.name, older.key
+            );
             statuses.add(&rule.key, Problem::conflict(message));
         } else {
             older.spec.subsets.push(subset);

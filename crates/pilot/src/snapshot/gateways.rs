@@ -39,7 +39,9 @@ impl Gateways {
         });
         let mut gateways = Self::default();
         for (key, object) in objects {
-            let Spec::Gateway(spec) = &object.value.spec else { continue };
+            let Spec::Gateway(spec) = &object.value.spec else {
+                continue;
+            };
             let services = object.value.meta.annotations.get(SERVICE_ANNOTATION);
             let entry = Arc::new(GatewayEntry {
                 key: key.clone(),

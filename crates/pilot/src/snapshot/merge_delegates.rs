@@ -72,7 +72,9 @@ fn merge_route(root: &HttpRoute, delegates: &[HttpRoute]) -> Vec<HttpRoute> {
         if delegate.delegate.is_some() {
             continue;
         }
-        let Some(matches) = merge_matches(&root.r#match, &delegate.r#match) else { continue };
+        let Some(matches) = merge_matches(&root.r#match, &delegate.r#match) else {
+            continue;
+        };
         let mut route = delegate.clone();
         route.name = match (root.name.as_str(), delegate.name.as_str()) {
             ("", name) | (name, "") => name.to_owned(),
@@ -80,14 +82,17 @@ fn merge_route(root: &HttpRoute, delegates: &[HttpRoute]) -> Vec<HttpRoute> {
         };
         route.r#match = matches;
         route.rewrite = route.rewrite.or_else(|| root.rewrite.clone());
-        route.direct_response = route.direct_response.or_else(|| root.direct_response.clone());
+        route.direct_response = route
+            .direct_response
+            .or_else(|| root.direct_response.clone());
         route.timeout = route.timeout.or(root.timeout);
         route.retries = route.retries.or_else(|| root.retries.clone());
         route.fault = route.fault.or_else(|| root.fault.clone());
         route.mirror = route.mirror.or_else(|| root.mirror.clone());
         route.mirror_percent = route.mirror_percent.or(root.mirror_percent);
-        route.mirror_percentage =
-            route.mirror_percentage.or_else(|| root.mirror_percentage.clone());
+        route.mirror_percentage = route
+            .mirror_percentage
+            .or_else(|| root.mirror_percentage.clone());
         if route.mirrors.is_empty() {
             route.mirrors.clone_from(&root.mirrors);
         }
@@ -111,7 +116,10 @@ fn merge_matches(
     }
     let mut merged = Vec::new();
     for root in root {
-        for delegate in delegate.iter().filter(|delegate| !conflicts(root, delegate)) {
+        for delegate in delegate
+            .iter()
+            .filter(|delegate| !conflicts(root, delegate))
+        {
             merged.push(join(root, delegate));
         }
     }
@@ -128,7 +136,8 @@ fn join(root: &HttpMatchRequest, delegate: &HttpMatchRequest) -> HttpMatchReques
     joined.scheme = joined.scheme.or_else(|| root.scheme.clone());
     joined.method = joined.method.or_else(|| root.method.clone());
     joined.authority = joined.authority.or_else(|| root.authority.clone());
-    let missing = |own: &mut BTreeMap<String, StringMatch>, root: &BTreeMap<String, StringMatch>| {
+    let missing = |own: &mut BTreeMap<String, StringMatch>,
+                   root: &BTreeMap<String, StringMatch>| {
         for (key, value) in root {
             own.entry(key.clone()).or_insert_with(|| value.clone());
         }
@@ -140,7 +149,10 @@ fn join(root: &HttpMatchRequest, delegate: &HttpMatchRequest) -> HttpMatchReques
         joined.port = root.port;
     }
     for (key, value) in &root.source_labels {
-        joined.source_labels.entry(key.clone()).or_insert_with(|| value.clone());
+        joined
+            .source_labels
+            .entry(key.clone())
+            .or_insert_with(|| value.clone());
     }
     // A delegate has no gateways of its own.
     joined.gateways.clone_from(&root.gateways);
@@ -162,7 +174,9 @@ pub fn conflicts(root: &HttpMatchRequest, delegate: &HttpMatchRequest) -> bool {
     };
     let many = |root: &BTreeMap<String, StringMatch>, delegate: &BTreeMap<String, StringMatch>| {
         root.iter().any(|(key, root)| {
-            delegate.get(key).is_some_and(|delegate| not_within(root, delegate))
+            delegate
+                .get(key)
+                .is_some_and(|delegate| not_within(root, delegate))
         })
     };
     one(&root.uri, &delegate.uri)
@@ -179,9 +193,15 @@ pub fn conflicts(root: &HttpMatchRequest, delegate: &HttpMatchRequest) -> bool {
         || !root.source_namespace.is_empty()
             && !delegate.source_namespace.is_empty()
             && root.source_namespace != delegate.source_namespace
-        || delegate.gateways.iter().any(|name| !root.gateways.contains(name))
+        || delegate
+            .gateways
+            .iter()
+            .any(|name| !root.gateways.contains(name))
         || root.source_labels.iter().any(|(key, value)| {
-            delegate.source_labels.get(key).is_some_and(|other| other != value)
+            delegate
+                .source_labels
+                .get(key)
+                .is_some_and(|other| other != value)
         })
 }
 

@@ -80,17 +80,27 @@ impl Policies {
                         selector: selector.filter(|labels| !labels.is_empty()),
                         spec: (**spec).clone(),
                     };
-                    policies.peers.entry(key.namespace.clone()).or_default().push(entry);
+                    policies
+                        .peers
+                        .entry(key.namespace.clone())
+                        .or_default()
+                        .push(entry);
                 }
                 Spec::AuthorizationPolicy(spec) => {
                     let annotations = &object.value.meta.annotations;
                     let entry = Arc::new(AuthorizationEntry {
                         key: key.clone(),
                         revision: object.revision,
-                        dry_run: annotations.get("istio.io/dry-run").is_some_and(|v| v == "true"),
+                        dry_run: annotations
+                            .get("istio.io/dry-run")
+                            .is_some_and(|v| v == "true"),
                         spec: (**spec).clone(),
                     });
-                    policies.authorization.entry(key.namespace.clone()).or_default().push(entry);
+                    policies
+                        .authorization
+                        .entry(key.namespace.clone())
+                        .or_default()
+                        .push(entry);
                 }
                 _ => {}
             }
@@ -101,16 +111,29 @@ impl Policies {
     /// Mesh, namespace, workload and port level, each overriding the one before.
     pub fn mtls(&self, namespace: &str, labels: &Labels) -> EffectiveMtls {
         let mode_below = self.namespace_mode(namespace);
-        let mut effective = EffectiveMtls { mode: mode_below, ports: BTreeMap::new() };
-        let own = self.peers.get(namespace).filter(|_| namespace != self.root_namespace);
+        let mut effective = EffectiveMtls {
+            mode: mode_below,
+            ports: BTreeMap::new(),
+        };
+        let own = self
+            .peers
+            .get(namespace)
+            .filter(|_| namespace != self.root_namespace);
         // A selector in the root namespace is not a policy for the workloads of that namespace.
         let workload = own.into_iter().flatten().find(|entry| {
-            entry.selector.as_ref().is_some_and(|selector| selects(selector, labels))
+            entry
+                .selector
+                .as_ref()
+                .is_some_and(|selector| selects(selector, labels))
         });
-        let Some(workload) = workload else { return effective };
+        let Some(workload) = workload else {
+            return effective;
+        };
         effective.mode = mode(&workload.spec).unwrap_or(effective.mode);
         for (port, mtls) in &workload.spec.port_level_mtls {
-            let Ok(port) = u16::try_from(*port) else { continue };
+            let Ok(port) = u16::try_from(*port) else {
+                continue;
+            };
             let port_mode = from_written(mtls.mode).unwrap_or(effective.mode);
             effective.ports.insert(port, port_mode);
         }
@@ -119,7 +142,13 @@ impl Policies {
 
     /// Changes whenever a mutual TLS policy of the namespace or of the mesh changes.
     pub fn peer_revision(&self, namespace: &str) -> Revision {
-        let of = |name: &str| self.peers.get(name).into_iter().flatten().map(|peer| peer.revision);
+        let of = |name: &str| {
+            self.peers
+                .get(name)
+                .into_iter()
+                .flatten()
+                .map(|peer| peer.revision)
+        };
         Revision::combine(of(namespace).chain(of(&self.root_namespace)))
     }
 
@@ -130,20 +159,33 @@ impl Policies {
             let entry = entries.iter().find(|entry| entry.selector.is_none())?;
             mode(&entry.spec)
         };
-        level(namespace).or_else(|| level(&self.root_namespace)).unwrap_or_default()
+        level(namespace)
+            .or_else(|| level(&self.root_namespace))
+            .unwrap_or_default()
     }
 
     /// The policies for one workload, root namespace first, oldest first.
     pub fn authorization(&self, namespace: &str, labels: &Labels) -> Vec<Arc<AuthorizationEntry>> {
         let root = self.authorization.get(&self.root_namespace);
-        let own = self.authorization.get(namespace).filter(|_| namespace != self.root_namespace);
+        let own = self
+            .authorization
+            .get(namespace)
+            .filter(|_| namespace != self.root_namespace);
         let applies = |entry: &&Arc<AuthorizationEntry>| {
             let spec = &entry.spec;
             spec.target_ref.is_none()
                 && spec.target_refs.is_empty()
-                && spec.selector.as_ref().is_none_or(|s| selects(&s.match_labels, labels))
+                && spec
+                    .selector
+                    .as_ref()
+                    .is_none_or(|s| selects(&s.match_labels, labels))
         };
-        root.into_iter().chain(own).flatten().filter(applies).cloned().collect()
+        root.into_iter()
+            .chain(own)
+            .flatten()
+            .filter(applies)
+            .cloned()
+            .collect()
     }
 }
 

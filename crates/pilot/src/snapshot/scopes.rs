@@ -45,13 +45,18 @@ impl Sidecars {
         });
         let mut sidecars = Self::default();
         for (key, object) in objects {
-            let Spec::Sidecar(spec) = &object.value.spec else { continue };
+            let Spec::Sidecar(spec) = &object.value.spec else {
+                continue;
+            };
             let entry = SidecarEntry {
                 key: key.clone(),
                 revision: object.revision,
                 spec: (**spec).clone(),
             };
-            let list = sidecars.by_namespace.entry(key.namespace.clone()).or_default();
+            let list = sidecars
+                .by_namespace
+                .entry(key.namespace.clone())
+                .or_default();
             list.push(Arc::new(entry));
         }
         sidecars
@@ -64,16 +69,23 @@ impl Sidecars {
         labels: &Labels,
         mesh: &MeshConfig,
     ) -> Option<Arc<SidecarEntry>> {
-        let own = self.by_namespace.get(namespace).map(Vec::as_slice).unwrap_or_default();
+        let own = self
+            .by_namespace
+            .get(namespace)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let selector = |entry: &SidecarEntry| {
-            entry.spec.workload_selector.as_ref().map(|s| s.labels.clone())
+            entry
+                .spec
+                .workload_selector
+                .as_ref()
+                .map(|s| s.labels.clone())
         };
-        let chosen = own.iter().find(|entry| {
-            selector(entry).is_some_and(|s| !s.is_empty() && selects(&s, labels))
-        });
-        let open = |entries: &&Arc<SidecarEntry>| {
-            selector(entries).is_none_or(|labels| labels.is_empty())
-        };
+        let chosen = own
+            .iter()
+            .find(|entry| selector(entry).is_some_and(|s| !s.is_empty() && selects(&s, labels)));
+        let open =
+            |entries: &&Arc<SidecarEntry>| selector(entries).is_none_or(|labels| labels.is_empty());
         let root = self.by_namespace.get(&mesh.root_namespace);
         chosen
             .or_else(|| own.iter().find(open))
@@ -112,7 +124,9 @@ pub struct Scope {
 
 impl Scope {
     pub fn service(&self, hostname: &str) -> Option<&Arc<ServiceEntryRef>> {
-        self.by_host.get(hostname).map(|index| &self.services[*index])
+        self.by_host
+            .get(hostname)
+            .map(|index| &self.services[*index])
     }
 
     pub(super) fn build(
@@ -121,14 +135,22 @@ impl Scope {
         sidecar: Option<Arc<SidecarEntry>>,
     ) -> Self {
         let namespace = key.namespace.as_str();
-        let virtual_services =
-            if key.router { Vec::new() } else { snapshot.virtual_services.for_mesh(namespace) };
+        let virtual_services = if key.router {
+            Vec::new()
+        } else {
+            snapshot.virtual_services.for_mesh(namespace)
+        };
         let egress = match sidecar.as_ref().filter(|s| !s.spec.egress.is_empty()) {
             Some(sidecar) => listeners(snapshot, namespace, &sidecar.spec, &virtual_services),
             None => vec![everything(snapshot, namespace, virtual_services)],
         };
         let mut scope = Self {
-            outbound: outbound(&snapshot.mesh, sidecar.as_deref(), namespace, &snapshot.domain),
+            outbound: outbound(
+                &snapshot.mesh,
+                sidecar.as_deref(),
+                namespace,
+                &snapshot.domain,
+            ),
             sidecar,
             egress: Vec::new(),
             services: Vec::new(),
@@ -215,7 +237,10 @@ fn listeners(
         let rules: Vec<_> = virtual_services
             .iter()
             .filter(|rule| {
-                rule.spec.hosts.iter().any(|host| imports.allows(&rule.key.namespace, host, true))
+                rule.spec
+                    .hosts
+                    .iter()
+                    .any(|host| imports.allows(&rule.key.namespace, host, true))
             })
             .cloned()
             .collect();
@@ -270,14 +295,23 @@ struct Imports {
 
 impl Imports {
     fn parse(hosts: &[String], namespace: &str) -> Self {
-        let mut imports = Self { allowed: Vec::new(), excluded: Vec::new() };
+        let mut imports = Self {
+            allowed: Vec::new(),
+            excluded: Vec::new(),
+        };
         for text in hosts {
             let (from, host) = text.split_once('/').unwrap_or(("*", text));
             if from == "~" {
+                // `~/host` hides the host of every namespace, `~/*` hides everything.
+                imports.excluded.push(("*".to_owned(), host.to_owned()));
                 continue;
             }
             let own = |name: &str| {
-                if name == "." { namespace.to_owned() } else { name.to_owned() }
+                if name == "." {
+                    namespace.to_owned()
+                } else {
+                    name.to_owned()
+                }
             };
             match from.strip_prefix('~') {
                 Some(from) => imports.excluded.push((own(from), host.to_owned())),
@@ -313,7 +347,9 @@ fn outbound(
             (None, OutboundTrafficPolicyMode::AllowAny) => OutboundPolicy::AllowAny,
             (None, OutboundTrafficPolicyMode::RegistryOnly) => OutboundPolicy::RegistryOnly,
         },
-        None if mesh.outbound_traffic_policy.mode == MeshOutboundMode::RegistryOnly => OutboundPolicy::RegistryOnly,
+        None if mesh.outbound_traffic_policy.mode == MeshOutboundMode::RegistryOnly => {
+            OutboundPolicy::RegistryOnly
+        }
         None => OutboundPolicy::AllowAny,
     }
 }

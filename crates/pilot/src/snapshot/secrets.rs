@@ -18,7 +18,10 @@ impl Secrets {
         let mut by_name = BTreeMap::new();
         for kind in [Kind::Secret, Kind::ConfigMap] {
             for (key, object) in of_kind(state, kind) {
-                by_name.insert((kind, key.namespace.clone(), key.name.clone()), object.clone());
+                by_name.insert(
+                    (kind, key.namespace.clone(), key.name.clone()),
+                    object.clone(),
+                );
             }
         }
         Self { by_name }
@@ -26,6 +29,8 @@ impl Secrets {
 
     pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<(Arc<Object>, Revision)> {
         let key = (kind, namespace.to_owned(), name.to_owned());
-        self.by_name.get(&key).map(|object| (object.value.clone(), object.revision))
+        self.by_name
+            .get(&key)
+            .map(|object| (object.value.clone(), object.revision))
     }
 }

@@ -20,7 +20,9 @@ pub const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
 
 /// One service per host of the object.
 pub(super) fn services(object: &Object, statuses: &mut Statuses) -> Vec<Service> {
-    let Spec::ServiceEntry(spec) = &object.spec else { return Vec::new() };
+    let Spec::ServiceEntry(spec) = &object.spec else {
+        return Vec::new();
+    };
     let resolution = match spec.resolution {
         Written::None => Resolution::Passthrough,
         Written::Static => Resolution::ClientSide,
@@ -37,12 +39,19 @@ pub(super) fn services(object: &Object, statuses: &mut Statuses) -> Vec<Service>
         let key = ServiceKey::new(host, &object.meta.namespace);
         let mut service = Service::new(key, Registry::External, resolution);
         service.ports = ports.clone();
-        service.addresses = spec.addresses.iter().filter_map(|text| parse_net(text)).collect();
+        service.addresses = spec
+            .addresses
+            .iter()
+            .filter_map(|text| parse_net(text))
+            .collect();
         service.external = spec.location == Location::MeshExternal;
         service.export_to = spec.export_to.clone();
         service.labels = object.meta.labels.clone();
-        service.selector =
-            spec.workload_selector.as_ref().map(|s| s.labels.clone()).unwrap_or_default();
+        service.selector = spec
+            .workload_selector
+            .as_ref()
+            .map(|s| s.labels.clone())
+            .unwrap_or_default();
         service.subject_alt_names = spec.subject_alt_names.clone();
         service.created = object.meta.creation_timestamp;
         service.origin = Some(object.key());
@@ -58,17 +67,26 @@ fn port(port: &mesh_api::kinds::port::ServicePort) -> Option<Port> {
         _ => TargetPort::Same,
     };
     let protocol = Protocol::declared(&port.protocol, number);
-    Some(Port { name: port.name.clone(), number, protocol, target })
+    Some(Port {
+        name: port.name.clone(),
+        number,
+        protocol,
+        target,
+    })
 }
 
 /// The endpoints that all ServiceEntry objects give to their hosts.
 pub(crate) fn endpoints(state: &State) -> BTreeMap<ServiceKey, Vec<Endpoint>> {
     let mut sets: BTreeMap<ServiceKey, Vec<Endpoint>> = BTreeMap::new();
     for (key, object) in of_kind(state, Kind::ServiceEntry) {
-        let Spec::ServiceEntry(spec) = &object.value.spec else { continue };
+        let Spec::ServiceEntry(spec) = &object.value.spec else {
+            continue;
+        };
         for host in &spec.hosts {
             let list = host_endpoints(state, &key.namespace, host, spec);
-            sets.entry(ServiceKey::new(host, &key.namespace)).or_default().extend(list);
+            sets.entry(ServiceKey::new(host, &key.namespace))
+                .or_default()
+                .extend(list);
         }
     }
     sets
@@ -84,11 +102,17 @@ fn host_endpoints(
     let trust_domain = &state.mesh.value.trust_domain;
     if let Some(selector) = &spec.workload_selector {
         for (key, object) in of_kind(state, Kind::WorkloadEntry) {
-            let Spec::WorkloadEntry(entry) = &object.value.spec else { continue };
+            let Spec::WorkloadEntry(entry) = &object.value.spec else {
+                continue;
+            };
             let mut labels = object.value.meta.labels.clone();
             labels.extend(entry.labels.clone());
             if key.namespace == namespace && selects(&selector.labels, &labels) {
-                let place = Place { namespace, name: &key.name, trust_domain };
+                let place = Place {
+                    namespace,
+                    name: &key.name,
+                    trust_domain,
+                };
                 list.extend(entry_endpoints(spec, entry, labels, &place));
             }
         }
@@ -101,7 +125,11 @@ fn host_endpoints(
         return list;
     }
     for entry in &spec.endpoints {
-        let place = Place { namespace, name: "", trust_domain };
+        let place = Place {
+            namespace,
+            name: "",
+            trust_domain,
+        };
         list.extend(entry_endpoints(spec, entry, entry.labels.clone(), &place));
     }
     let by_dns = matches!(spec.resolution, Written::Dns | Written::DnsRoundRobin);
@@ -145,7 +173,10 @@ fn entry_endpoints(
         String::new()
     } else {
         let (domain, namespace) = (place.trust_domain, place.namespace);
-        format!("spiffe://{domain}/ns/{namespace}/sa/{}", entry.service_account)
+        format!(
+            "spiffe://{domain}/ns/{namespace}/sa/{}",
+            entry.service_account
+        )
     };
     let labels = Arc::new(labels);
     let ports = spec.ports.iter().filter_map(port);
@@ -189,14 +220,21 @@ fn pod_endpoints(spec: &ServiceEntry, workload: &Workload, trust_domain: &str) -
 
 /// What an endpoint takes over from the workload behind it.
 pub(crate) fn fill_from_workload(endpoint: &mut Endpoint, workload: &Workload, trust_domain: &str) {
-    let istio = workload.labels.get(TLS_MODE_LABEL).is_some_and(|mode| mode == "istio");
+    let istio = workload
+        .labels
+        .get(TLS_MODE_LABEL)
+        .is_some_and(|mode| mode == "istio");
     endpoint.locality = workload.locality.clone();
     endpoint.network = workload.network.clone();
     endpoint.identity = format!(
         "spiffe://{trust_domain}/ns/{}/sa/{}",
         workload.key.namespace, workload.service_account
     );
-    endpoint.tls_mode = if istio { TlsMode::Istio } else { TlsMode::Disabled };
+    endpoint.tls_mode = if istio {
+        TlsMode::Istio
+    } else {
+        TlsMode::Disabled
+    };
     endpoint.workload = workload.workload_name.clone();
     endpoint.namespace = workload.key.namespace.clone();
     endpoint.hostname = workload.hostname.clone();

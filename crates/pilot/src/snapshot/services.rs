@@ -31,7 +31,11 @@ impl Services {
         let entry = |service: Arc<Service>, revision| {
             let namespace = &service.key.namespace;
             let visibility = Visibility::new(&service.export_to, default, namespace);
-            Arc::new(ServiceEntryRef { service, revision, visibility })
+            Arc::new(ServiceEntryRef {
+                service,
+                revision,
+                visibility,
+            })
         };
         for (key, service) in &state.services {
             by_key.insert(key.clone(), entry(service.value.clone(), service.revision));
@@ -55,14 +59,18 @@ impl Services {
                     }
                 }
             }
-
         }
         let mut ordered: Vec<_> = by_key.values().cloned().collect();
         ordered.sort_by_cached_key(|entry| {
             let service = &entry.service;
             // The platform's own services come before written ones of the same age.
             let rank = u8::from(service.registry != Registry::Kubernetes);
-            (service.created.unwrap_or_default(), rank, service.name.clone(), service.key.clone())
+            (
+                service.created.unwrap_or_default(),
+                rank,
+                service.name.clone(),
+                service.key.clone(),
+            )
         });
         Self { by_key, ordered }
     }

@@ -31,19 +31,31 @@ pub struct Problem {
 
 impl Problem {
     pub fn invalid(message: impl Into<String>) -> Self {
-        Self { reason: Reason::Invalid, message: message.into() }
+        Self {
+            reason: Reason::Invalid,
+            message: message.into(),
+        }
     }
 
     pub fn conflict(message: impl Into<String>) -> Self {
-        Self { reason: Reason::Conflict, message: message.into() }
+        Self {
+            reason: Reason::Conflict,
+            message: message.into(),
+        }
     }
 
     pub fn missing(message: impl Into<String>) -> Self {
-        Self { reason: Reason::MissingReference, message: message.into() }
+        Self {
+            reason: Reason::MissingReference,
+            message: message.into(),
+        }
     }
 
     pub fn not_performed(message: impl Into<String>) -> Self {
-        Self { reason: Reason::NotPerformed, message: message.into() }
+        Self {
+            reason: Reason::NotPerformed,
+            message: message.into(),
+        }
     }
 }
 
@@ -66,16 +78,23 @@ pub struct Statuses {
 impl Statuses {
     pub(super) fn new(
         objects: &BTreeMap<ObjectKey, Versioned<Object>>,
-        rejected: &BTreeMap<ObjectKey, Vec<Problem>>,
+        known: [&BTreeMap<ObjectKey, Vec<Problem>>; 2],
     ) -> Self {
         let mut by_key: BTreeMap<ObjectKey, Status> = BTreeMap::new();
         for (key, object) in objects {
-            let status =
-                Status { in_force: true, revision: object.revision, problems: Vec::new() };
+            let status = Status {
+                in_force: true,
+                revision: object.revision,
+                problems: Vec::new(),
+            };
             by_key.insert(key.clone(), status);
         }
-        for (key, problems) in rejected {
-            by_key.entry(key.clone()).or_default().problems.extend(problems.iter().cloned());
+        for (key, problems) in known.into_iter().flatten() {
+            by_key
+                .entry(key.clone())
+                .or_default()
+                .problems
+                .extend(problems.iter().cloned());
         }
         Self { by_key }
     }
@@ -132,10 +151,14 @@ pub(super) fn check_references(
         statuses.add(&key, problem);
     }
     for (key, object) in of_kind(state, Kind::DestinationRule) {
-        let Spec::DestinationRule(rule) = &object.value.spec else { continue };
+        let Spec::DestinationRule(rule) = &object.value.spec else {
+            continue;
+        };
         let host = hostname::resolve(&rule.host, &key.namespace, &state.domain);
         let known = if host.starts_with('*') {
-            services.iter().any(|entry| hostname::covers(&host, &entry.service.key.hostname))
+            services
+                .iter()
+                .any(|entry| hostname::covers(&host, &entry.service.key.hostname))
         } else {
             services.has_host(&host)
         };
@@ -149,12 +172,21 @@ pub(super) fn check_references(
 /// The hosts to which a virtual service sends traffic.
 pub fn destinations(spec: &VirtualService) -> impl Iterator<Item = &str> {
     let http = spec.http.iter().flat_map(|route| {
-        let mirrors = route.mirrors.iter().filter_map(|mirror| mirror.destination.as_ref());
-        let routes = route.route.iter().filter_map(|route| route.destination.as_ref());
+        let mirrors = route
+            .mirrors
+            .iter()
+            .filter_map(|mirror| mirror.destination.as_ref());
+        let routes = route
+            .route
+            .iter()
+            .filter_map(|route| route.destination.as_ref());
         routes.chain(route.mirror.as_ref()).chain(mirrors)
     });
     let tls = spec.tls.iter().flat_map(|route| &route.route);
     let tcp = spec.tcp.iter().flat_map(|route| &route.route);
-    let layer4 = tls.chain(tcp).filter_map(|route| route.destination.as_ref());
-    http.chain(layer4).map(|destination| destination.host.as_str())
+    let layer4 = tls
+        .chain(tcp)
+        .filter_map(|route| route.destination.as_ref());
+    http.chain(layer4)
+        .map(|destination| destination.host.as_str())
 }

@@ -47,7 +47,9 @@ impl VirtualServices {
         });
         let mut delegates: BTreeMap<&ObjectKey, merge_delegates::Candidate> = BTreeMap::new();
         for (key, object) in &objects {
-            let Spec::VirtualService(spec) = &object.value.spec else { continue };
+            let Spec::VirtualService(spec) = &object.value.spec else {
+                continue;
+            };
             if spec.hosts.is_empty() {
                 let visibility = Visibility::new(&spec.export_to, default, &key.namespace);
                 let candidate = merge_delegates::Candidate {
@@ -60,13 +62,14 @@ impl VirtualServices {
         }
         let mut ordered = Vec::new();
         for (key, object) in &objects {
-            let Spec::VirtualService(spec) = &object.value.spec else { continue };
+            let Spec::VirtualService(spec) = &object.value.spec else {
+                continue;
+            };
             if spec.hosts.is_empty() {
                 continue;
             }
             let mut spec = resolve(spec, &key.namespace, &state.domain);
-            let merged =
-                merge_delegates::merge(&mut spec, &key.namespace, &delegates);
+            let merged = merge_delegates::merge(&mut spec, &key.namespace, &delegates);
             for problem in merged.problems {
                 statuses.add(key, problem);
             }
@@ -101,7 +104,9 @@ impl VirtualServices {
 
     /// Those bound to one gateway (`namespace/name`), oldest first.
     pub fn for_gateway(&self, gateway: &str) -> impl Iterator<Item = &Arc<VirtualServiceEntry>> {
-        self.ordered.iter().filter(move |entry| entry.is_on(gateway))
+        self.ordered
+            .iter()
+            .filter(move |entry| entry.is_on(gateway))
     }
 
     /// Two virtual services that claim one host for sidecars: the older one wins.
@@ -144,8 +149,14 @@ fn resolve(spec: &VirtualService, namespace: &str, domain: &str) -> VirtualServi
         for part in &mut route.r#match {
             part.gateways.iter_mut().for_each(gateway);
         }
-        let routes = route.route.iter_mut().filter_map(|route| route.destination.as_mut());
-        let mirrors = route.mirrors.iter_mut().filter_map(|m| m.destination.as_mut());
+        let routes = route
+            .route
+            .iter_mut()
+            .filter_map(|route| route.destination.as_mut());
+        let mirrors = route
+            .mirrors
+            .iter_mut()
+            .filter_map(|m| m.destination.as_mut());
         for destination in routes.chain(mirrors).chain(route.mirror.as_mut()) {
             full(&mut destination.host);
         }
@@ -154,7 +165,11 @@ fn resolve(spec: &VirtualService, namespace: &str, domain: &str) -> VirtualServi
         for part in &mut route.r#match {
             part.gateways.iter_mut().for_each(gateway);
         }
-        for route in route.route.iter_mut().filter_map(|route| route.destination.as_mut()) {
+        for route in route
+            .route
+            .iter_mut()
+            .filter_map(|route| route.destination.as_mut())
+        {
             full(&mut route.host);
         }
     }
@@ -162,7 +177,11 @@ fn resolve(spec: &VirtualService, namespace: &str, domain: &str) -> VirtualServi
         for part in &mut route.r#match {
             part.gateways.iter_mut().for_each(gateway);
         }
-        for route in route.route.iter_mut().filter_map(|route| route.destination.as_mut()) {
+        for route in route
+            .route
+            .iter_mut()
+            .filter_map(|route| route.destination.as_mut())
+        {
             full(&mut route.host);
         }
     }

@@ -12,7 +12,11 @@ pub enum Visibility {
 impl Visibility {
     /// `export_to` of an object in `namespace`; empty means the mesh's default.
     pub fn new(export_to: &[String], default: &[String], namespace: &str) -> Self {
-        let listed = if export_to.is_empty() { default } else { export_to };
+        let listed = if export_to.is_empty() {
+            default
+        } else {
+            export_to
+        };
         if listed.is_empty() || listed.iter().any(|value| value == "*") {
             return Self::Public;
         }
@@ -35,9 +39,7 @@ impl Visibility {
     pub fn is_private_to(&self, namespace: &str) -> bool {
         match self {
             Self::Public => false,
-            Self::Namespaces(namespaces) => {
-                namespaces.len() == 1 && namespaces.contains(namespace)
-            }
+            Self::Namespaces(namespaces) => namespaces.len() == 1 && namespaces.contains(namespace),
         }
     }
 
@@ -60,12 +62,22 @@ mod tests {
         let list = |values: &[&str]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
         for (export, default, viewer, want, why) in [
             (list(&[]), list(&[]), "b", true, "no default is public"),
-            (list(&[]), list(&["."]), "b", false, "the mesh's default counts"),
+            (
+                list(&[]),
+                list(&["."]),
+                "b",
+                false,
+                "the mesh's default counts",
+            ),
             (list(&["."]), list(&["*"]), "a", true, "own namespace"),
             (list(&["b", "c"]), list(&[]), "b", true, "listed"),
             (list(&["~"]), list(&[]), "a", false, "nobody"),
         ] {
-            assert_eq!(Visibility::new(&export, &default, "a").allows(viewer), want, "{why}");
+            assert_eq!(
+                Visibility::new(&export, &default, "a").allows(viewer),
+                want,
+                "{why}"
+            );
         }
     }
 }

@@ -32,11 +32,17 @@ const JSON: &[(&str, &str)] = &[
     ("response_code", "%RESPONSE_CODE%"),
     ("response_flags", "%RESPONSE_FLAGS%"),
     ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
-    ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"),
+    (
+        "connection_termination_details",
+        "%CONNECTION_TERMINATION_DETAILS%",
+    ),
     ("bytes_received", "%BYTES_RECEIVED%"),
     ("bytes_sent", "%BYTES_SENT%"),
     ("duration", "%DURATION%"),
-    ("upstream_service_time", "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%"),
+    (
+        "upstream_service_time",
+        "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
+    ),
     ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
     ("user_agent", "%REQ(USER-AGENT)%"),
     ("request_id", "%REQ(X-REQUEST-ID)%"),
@@ -47,7 +53,10 @@ const JSON: &[(&str, &str)] = &[
     ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
     ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
     ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
-    ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+    (
+        "upstream_transport_failure_reason",
+        "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    ),
 ];
 
 /// Logs of requests and connections.
@@ -60,9 +69,13 @@ pub fn listener_logs(mesh: &MeshConfig) -> Vec<AccessLog> {
     if mesh.disable_envoy_listener_log {
         return Vec::new();
     }
-    let no_route = ResponseFlagFilter { flags: vec!["NR".to_owned()] };
+    let no_route = ResponseFlagFilter {
+        flags: vec!["NR".to_owned()],
+    };
     let filter = AccessLogFilter {
-        filter_specifier: Some(access_log_filter::FilterSpecifier::ResponseFlagFilter(no_route)),
+        filter_specifier: Some(access_log_filter::FilterSpecifier::ResponseFlagFilter(
+            no_route,
+        )),
     };
     file(mesh, Some(filter)).into_iter().collect()
 }
@@ -72,9 +85,7 @@ fn file(mesh: &MeshConfig, filter: Option<AccessLogFilter>) -> Option<AccessLog>
         return None;
     }
     let format = match mesh.access_log_encoding {
-        AccessLogEncoding::Text if mesh.access_log_format.is_empty() => {
-            inline(TEXT)
-        }
+        AccessLogEncoding::Text if mesh.access_log_format.is_empty() => inline(TEXT),
         AccessLogEncoding::Text => {
             let mut text = mesh.access_log_format.clone();
             if !text.ends_with('\n') {
@@ -109,8 +120,14 @@ fn inline(text: &str) -> Format {
 fn json(written: &str) -> Struct {
     let parsed: Option<BTreeMap<String, String>> = serde_json::from_str(written).ok();
     let fields = match parsed {
-        Some(fields) => fields.into_iter().map(|(key, value)| (key, text(value))).collect(),
-        None => JSON.iter().map(|(key, value)| ((*key).to_owned(), text(*value))).collect(),
+        Some(fields) => fields
+            .into_iter()
+            .map(|(key, value)| (key, text(value)))
+            .collect(),
+        None => JSON
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), text(*value)))
+            .collect(),
     };
     Struct { fields }
 }

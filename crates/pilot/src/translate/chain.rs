@@ -25,8 +25,13 @@ pub const MESH_HTTP: &[&str] = &["istio-http/1.0", "istio-http/1.1", "istio-h2"]
 /// ALPN of TCP in the mesh's mutual TLS.
 pub const MESH_TCP: &[&str] = &["istio-peer-exchange", "istio"];
 /// ALPN of anything in the mesh's mutual TLS.
-pub const MESH_ANY: &[&str] =
-    &["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
+pub const MESH_ANY: &[&str] = &[
+    "istio",
+    "istio-peer-exchange",
+    "istio-http/1.0",
+    "istio-http/1.1",
+    "istio-h2",
+];
 
 pub const TLS: &str = "tls";
 pub const RAW: &str = "raw_buffer";
@@ -42,7 +47,13 @@ pub fn protocols(transport: &str, alpn: &[&str]) -> FilterChainMatch {
 
 /// The chains as one fragment: a listener that has nothing else.
 pub fn encode(name: String, chains: Vec<FilterChain>) -> Fragment {
-    Fragment::new(name, &Listener { filter_chains: chains, ..Default::default() })
+    Fragment::new(
+        name,
+        &Listener {
+            filter_chains: chains,
+            ..Default::default()
+        },
+    )
 }
 
 /// The listener's own fields, then its chains.
@@ -94,8 +105,11 @@ pub fn limited(
     default: bool,
     ports: impl IntoIterator<Item = (u16, bool)>,
 ) -> Option<ListenerFilter> {
-    let mut deviating: Vec<u16> =
-        ports.into_iter().filter(|(_, needs)| *needs != default).map(|(port, _)| port).collect();
+    let mut deviating: Vec<u16> = ports
+        .into_iter()
+        .filter(|(_, needs)| *needs != default)
+        .map(|(port, _)| port)
+        .collect();
     deviating.sort_unstable();
     deviating.dedup();
     if deviating.is_empty() {
@@ -108,7 +122,11 @@ pub fn limited(
     } else {
         predicate(Rule::OrMatch(MatchSet { rules }))
     };
-    let disabled = if default { any } else { predicate(Rule::NotMatch(Box::new(any))) };
+    let disabled = if default {
+        any
+    } else {
+        predicate(Rule::NotMatch(Box::new(any)))
+    };
     filter.filter_disabled = Some(disabled);
     Some(filter)
 }
@@ -119,5 +137,8 @@ fn predicate(rule: Rule) -> ListenerFilterChainMatchPredicate {
 
 fn port_rule(port: u16) -> ListenerFilterChainMatchPredicate {
     let start = i32::from(port);
-    predicate(Rule::DestinationPortRange(Int32Range { start, end: start + 1 }))
+    predicate(Rule::DestinationPortRange(Int32Range {
+        start,
+        end: start + 1,
+    }))
 }

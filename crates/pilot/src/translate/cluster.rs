@@ -44,7 +44,10 @@ pub struct Target<'a> {
 
 impl Target<'_> {
     pub fn name(&self) -> Outbound {
-        let subset = self.subset.map(|subset| subset.name.as_str()).unwrap_or_default();
+        let subset = self
+            .subset
+            .map(|subset| subset.name.as_str())
+            .unwrap_or_default();
         Outbound::new(self.port.number, subset, &self.entry.service.key.hostname)
     }
 }
@@ -56,22 +59,33 @@ pub fn targets<'a>(
 ) -> impl Iterator<Item = Target<'a>> {
     let service = &entry.service;
     let usable = service.resolution != Resolution::Alias;
-    let ports =
-        service.ports.iter().filter(move |port| usable && port.protocol != crate::model::Protocol::Udp);
+    let ports = service
+        .ports
+        .iter()
+        .filter(move |port| usable && port.protocol != crate::model::Protocol::Udp);
     ports.flat_map(move |port| {
-        let subsets = rule.into_iter().flat_map(|rule| &rule.spec.subsets).map(Some);
-        std::iter::once(None).chain(subsets).map(move |subset| Target {
-            entry,
-            port,
-            subset,
-            rule,
-            sni_dnat: false,
-        })
+        let subsets = rule
+            .into_iter()
+            .flat_map(|rule| &rule.spec.subsets)
+            .map(Some);
+        std::iter::once(None)
+            .chain(subsets)
+            .map(move |subset| Target {
+                entry,
+                port,
+                subset,
+                rule,
+                sni_dnat: false,
+            })
     })
 }
 
 /// The encoded cluster, from the cache where its inputs did not change.
-pub fn fragment(snapshot: &Snapshot, view: &ProxyView, target: &Target<'_>) -> Option<Arc<Fragment>> {
+pub fn fragment(
+    snapshot: &Snapshot,
+    view: &ProxyView,
+    target: &Target<'_>,
+) -> Option<Arc<Fragment>> {
     let entry = target.entry;
     let service = &entry.service;
     let inline = discovery(service, target, snapshot, view.is_router()) != DiscoveryType::Eds;
@@ -87,7 +101,10 @@ pub fn fragment(snapshot: &Snapshot, view: &ProxyView, target: &Target<'_>) -> O
         service: service.key.clone(),
         service_revision: entry.revision,
         port: target.port.number,
-        subset: target.subset.map(|subset| subset.name.clone()).unwrap_or_default(),
+        subset: target
+            .subset
+            .map(|subset| subset.name.clone())
+            .unwrap_or_default(),
         rule: target.rule.map(|rule| rule.revision),
         mesh: snapshot.mesh_revision,
         identities,
@@ -96,10 +113,12 @@ pub fn fragment(snapshot: &Snapshot, view: &ProxyView, target: &Target<'_>) -> O
         sni_dnat: target.sni_dnat,
         client: client_key(view),
     };
-    snapshot.cache.fragment(FragmentKey::Cluster(Box::new(key.clone())), || {
-        let cluster = translate(snapshot, &key, target);
-        Some(Fragment::new(cluster.name.clone(), &cluster))
-    })
+    snapshot
+        .cache
+        .fragment(FragmentKey::Cluster(Box::new(key.clone())), || {
+            let cluster = translate(snapshot, &key, target);
+            Some(Fragment::new(cluster.name.clone(), &cluster))
+        })
 }
 
 /// Whether the cluster's endpoints are sent on their own.
@@ -129,15 +148,16 @@ fn discovery(
         Resolution::DnsRoundRobin => DiscoveryType::LogicalDns,
         Resolution::Passthrough if router => DiscoveryType::Eds,
         // A headless service whose balancing a rule names is balanced over its endpoints.
-        Resolution::Passthrough if service.is_headless() && balances(&policy) => {
-            DiscoveryType::Eds
-        }
+        Resolution::Passthrough if service.is_headless() && balances(&policy) => DiscoveryType::Eds,
         Resolution::Passthrough => DiscoveryType::OriginalDst,
     }
 }
 
 fn balances(policy: &Policy) -> bool {
-    policy.load_balancer.as_ref().is_some_and(|settings| settings.lb_policy.is_some())
+    policy
+        .load_balancer
+        .as_ref()
+        .is_some_and(|settings| settings.lb_policy.is_some())
 }
 
 fn translate(snapshot: &Snapshot, key: &ClusterKey, target: &Target<'_>) -> Cluster {
@@ -146,7 +166,11 @@ fn translate(snapshot: &Snapshot, key: &ClusterKey, target: &Target<'_>) -> Clus
     let name = target.name();
     let rule = target.rule.map(|rule| &rule.spec);
     let policy = Policy::resolve(rule, target.subset, target.port.number, mesh);
-    let shown = if target.sni_dnat { name.sni() } else { name.to_string() };
+    let shown = if target.sni_dnat {
+        name.sni()
+    } else {
+        name.to_string()
+    };
     let mut cluster = Cluster {
         alt_stat_name: stat_name(&mesh.outbound_cluster_stat_name, &shown, target),
         name: shown,
@@ -161,15 +185,20 @@ fn translate(snapshot: &Snapshot, key: &ClusterKey, target: &Target<'_>) -> Clus
     cluster_balancer::apply(&mut cluster, policy.load_balancer.as_ref());
     apply_discovery(&mut cluster, discovery, snapshot, key, target);
     cluster_pool::apply_pool(&mut cluster, policy.connection_pool.as_ref(), mesh);
-    let http = policy.connection_pool.as_ref().and_then(|pool| pool.http.as_ref());
+    let http = policy
+        .connection_pool
+        .as_ref()
+        .and_then(|pool| pool.http.as_ref());
     let router = key.client.router;
     let upstream = Upstream::choose(target.port.protocol, http, router, mesh);
     if !target.sni_dnat {
         cluster_pool::apply_http(&mut cluster, upstream, http);
     }
     // Endpoints that fail are sent too; panicking into them is a rule's choice.
-    cluster.common_lb_config.get_or_insert_default().healthy_panic_threshold =
-        Some(envoy_api::types::Percent { value: 0.0 });
+    cluster
+        .common_lb_config
+        .get_or_insert_default()
+        .healthy_panic_threshold = Some(envoy_api::types::Percent { value: 0.0 });
     cluster_pool::apply_outlier(&mut cluster, policy.outlier_detection.as_ref());
     let locality = cluster_balancer::locality(policy.load_balancer.as_ref(), mesh);
     let outlier = policy.outlier_detection.is_some();
@@ -261,7 +290,10 @@ fn stat_name(pattern: &str, name: &str, target: &Target<'_>) -> String {
         return format!("{name};");
     }
     let service = &target.entry.service;
-    let subset = target.subset.map(|subset| subset.name.as_str()).unwrap_or_default();
+    let subset = target
+        .subset
+        .map(|subset| subset.name.as_str())
+        .unwrap_or_default();
     let short = format!("{}.{}", service.name, service.key.namespace);
     let filled = pattern
         .replace("%SERVICE%", &short)
@@ -275,16 +307,18 @@ fn stat_name(pattern: &str, name: &str, target: &Target<'_>) -> String {
 
 fn metadata(target: &Target<'_>, policy: &Policy) -> Metadata {
     let service = &target.entry.service;
-    let mut fields = vec![("services", list(vec![object([
-        ("host", text(&service.key.hostname)),
-        ("name", text(&service.name)),
-        ("namespace", text(&service.key.namespace)),
-    ])]))];
+    let mut fields = vec![(
+        "services",
+        list(vec![object([
+            ("host", text(&service.key.hostname)),
+            ("name", text(&service.name)),
+            ("namespace", text(&service.key.namespace)),
+        ])]),
+    )];
     if let Some(rule) = target.rule {
         let (namespace, name) = (&rule.key.namespace, &rule.key.name);
-        let path = format!(
-            "/apis/networking.istio.io/v1/namespaces/{namespace}/destination-rule/{name}"
-        );
+        let path =
+            format!("/apis/networking.istio.io/v1/namespaces/{namespace}/destination-rule/{name}");
         fields.push(("config", text(path)));
     }
     if let Some(subset) = target.subset {

@@ -1,11 +1,11 @@
 //! Load balancing policy of a cluster, and the hash policies that consistent hashing needs on
 //! the routes to it.
 
+use envoy_api::cluster::Cluster;
 use envoy_api::cluster::cluster::{
     CommonLbConfig, LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig,
     RoundRobinLbConfig, SlowStartConfig, common_lb_config,
 };
-use envoy_api::cluster::Cluster;
 use envoy_api::core::RuntimeDouble;
 use envoy_api::route::route_action::{HashPolicy, hash_policy};
 use envoy_api::types::Percent;
@@ -34,15 +34,19 @@ pub fn apply(cluster: &mut Cluster, settings: Option<&LoadBalancerSettings>) {
         SimpleLb::RoundRobin => {
             cluster.lb_policy = LbPolicy::RoundRobin as i32;
             if slow_start.is_some() {
-                let config = RoundRobinLbConfig { slow_start_config: slow_start };
+                let config = RoundRobinLbConfig {
+                    slow_start_config: slow_start,
+                };
                 cluster.lb_config = Some(LbConfig::RoundRobinLbConfig(config));
             }
         }
         SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest => {
             cluster.lb_policy = LbPolicy::LeastRequest as i32;
             if slow_start.is_some() {
-                let config =
-                    LeastRequestLbConfig { slow_start_config: slow_start, ..Default::default() };
+                let config = LeastRequestLbConfig {
+                    slow_start_config: slow_start,
+                    ..Default::default()
+                };
                 cluster.lb_config = Some(LbConfig::LeastRequestLbConfig(config));
             }
         }
@@ -93,41 +97,47 @@ fn consistent(cluster: &mut Cluster, hash: &ConsistentHashLb) {
 
 /// What a route must hash for a cluster with consistent hashing.
 pub fn hash_policy(settings: Option<&LoadBalancerSettings>) -> Option<HashPolicy> {
-    let Some(Written::ConsistentHash(hash)) = settings?.lb_policy.as_ref() else { return None };
-    let specifier = match hash.hash_key.as_ref()? {
-        HashKey::HttpHeaderName(name) => {
-            hash_policy::PolicySpecifier::Header(hash_policy::Header {
-                header_name: name.clone(),
-                ..Default::default()
-            })
-        }
-        HashKey::HttpCookie(cookie) => {
-            let attributes = cookie.attributes.iter().map(|attribute| {
-                hash_policy::CookieAttribute {
-                    name: attribute.name.clone(),
-                    value: attribute.value.clone(),
-                }
-            });
-            hash_policy::PolicySpecifier::Cookie(hash_policy::Cookie {
-                name: cookie.name.clone(),
-                ttl: cookie.ttl.map(duration),
-                path: cookie.path.clone(),
-                attributes: attributes.collect(),
-            })
-        }
-        HashKey::UseSourceIp(true) => {
-            hash_policy::PolicySpecifier::ConnectionProperties(hash_policy::ConnectionProperties {
-                source_ip: true,
-            })
-        }
-        HashKey::UseSourceIp(false) => return None,
-        HashKey::HttpQueryParameterName(name) => {
-            hash_policy::PolicySpecifier::QueryParameter(hash_policy::QueryParameter {
-                name: name.clone(),
-            })
-        }
+    let Some(Written::ConsistentHash(hash)) = settings?.lb_policy.as_ref() else {
+        return None;
     };
-    Some(HashPolicy { policy_specifier: Some(specifier), ..Default::default() })
+    let specifier =
+        match hash.hash_key.as_ref()? {
+            HashKey::HttpHeaderName(name) => {
+                hash_policy::PolicySpecifier::Header(hash_policy::Header {
+                    header_name: name.clone(),
+                    ..Default::default()
+                })
+            }
+            HashKey::HttpCookie(cookie) => {
+                let attributes =
+                    cookie
+                        .attributes
+                        .iter()
+                        .map(|attribute| hash_policy::CookieAttribute {
+                            name: attribute.name.clone(),
+                            value: attribute.value.clone(),
+                        });
+                hash_policy::PolicySpecifier::Cookie(hash_policy::Cookie {
+                    name: cookie.name.clone(),
+                    ttl: cookie.ttl.map(duration),
+                    path: cookie.path.clone(),
+                    attributes: attributes.collect(),
+                })
+            }
+            HashKey::UseSourceIp(true) => hash_policy::PolicySpecifier::ConnectionProperties(
+                hash_policy::ConnectionProperties { source_ip: true },
+            ),
+            HashKey::UseSourceIp(false) => return None,
+            HashKey::HttpQueryParameterName(name) => {
+                hash_policy::PolicySpecifier::QueryParameter(hash_policy::QueryParameter {
+                    name: name.clone(),
+                })
+            }
+        };
+    Some(HashPolicy {
+        policy_specifier: Some(specifier),
+        ..Default::default()
+    })
 }
 
 /// The locality settings in force, unless they are switched off.
@@ -148,9 +158,12 @@ pub fn apply_locality(cluster: &mut Cluster, setting: Option<&LocalityLbSetting>
     if setting.distribute.is_empty() && !(fails_over && outlier) {
         return;
     }
-    let common = cluster.common_lb_config.get_or_insert_with(CommonLbConfig::default);
-    common.locality_config_specifier =
-        Some(common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+    let common = cluster
+        .common_lb_config
+        .get_or_insert_with(CommonLbConfig::default);
+    common.locality_config_specifier = Some(
+        common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
             common_lb_config::LocalityWeightedLbConfig {},
-        ));
+        ),
+    );
 }

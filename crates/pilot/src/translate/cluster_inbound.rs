@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use envoy_api::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy};
 use envoy_api::cluster::Cluster;
+use envoy_api::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy};
 use envoy_api::core::{BindConfig, SocketAddress, socket_address};
 use envoy_api::endpoint::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
@@ -83,13 +83,18 @@ fn stat_name(pattern: &str, name: &str, served: &Served) -> String {
 }
 
 fn original_destination(cluster: &mut Cluster) {
-    cluster.cluster_discovery_type =
-        Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32));
+    cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(
+        DiscoveryType::OriginalDst as i32,
+    ));
     cluster.lb_policy = LbPolicy::ClusterProvided as i32;
 }
 
 fn bind_source(cluster: &mut Cluster, view: &ProxyView) {
-    let source = if view.supports_ipv4() { INBOUND_SOURCE } else { INBOUND_SOURCE_V6 };
+    let source = if view.supports_ipv4() {
+        INBOUND_SOURCE
+    } else {
+        INBOUND_SOURCE_V6
+    };
     cluster.cleanup_interval = Some(duration(NEVER));
     cluster.upstream_bind_config = Some(BindConfig {
         source_address: Some(SocketAddress {
@@ -102,9 +107,11 @@ fn bind_source(cluster: &mut Cluster, view: &ProxyView) {
 }
 
 fn fixed(cluster: &mut Cluster, address: envoy_api::core::Address) {
-    cluster.cluster_discovery_type =
-        Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32));
-    let endpoint = Endpoint { address: Some(address), ..Default::default() };
+    cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32));
+    let endpoint = Endpoint {
+        address: Some(address),
+        ..Default::default()
+    };
     let endpoint = LbEndpoint {
         host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(endpoint)),
         ..Default::default()

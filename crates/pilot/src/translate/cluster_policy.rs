@@ -30,15 +30,19 @@ impl Policy {
         mesh: &MeshConfig,
     ) -> Self {
         let top = rule.and_then(|rule| rule.traffic_policy.as_ref());
-        let mut policy = top.map(|policy| Self::at_port(policy, port)).unwrap_or_default();
+        let mut policy = top
+            .map(|policy| Self::at_port(policy, port))
+            .unwrap_or_default();
         if let Some(more) = subset.and_then(|subset| subset.traffic_policy.as_ref()) {
             policy.override_with(Self::at_port(more, port));
         }
         if let Some(defaults) = &mesh.default_traffic_policy {
-            policy.connection_pool =
-                policy.connection_pool.or_else(|| defaults.connection_pool.clone());
-            policy.outlier_detection =
-                policy.outlier_detection.or_else(|| defaults.outlier_detection.clone());
+            policy.connection_pool = policy
+                .connection_pool
+                .or_else(|| defaults.connection_pool.clone());
+            policy.outlier_detection = policy
+                .outlier_detection
+                .or_else(|| defaults.outlier_detection.clone());
         }
         policy
     }
@@ -46,7 +50,10 @@ impl Policy {
     /// A port's settings replace the four of the top level wholesale.
     fn at_port(policy: &TrafficPolicy, port: u16) -> Self {
         let own = policy.port_level_settings.iter().find(|settings| {
-            settings.port.as_ref().is_some_and(|selector| selector.number == u32::from(port))
+            settings
+                .port
+                .as_ref()
+                .is_some_and(|selector| selector.number == u32::from(port))
         });
         let mut resolved = Self {
             load_balancer: policy.load_balancer.clone(),
@@ -60,7 +67,9 @@ impl Policy {
         if let Some(own) = own {
             resolved.load_balancer.clone_from(&own.load_balancer);
             resolved.connection_pool.clone_from(&own.connection_pool);
-            resolved.outlier_detection.clone_from(&own.outlier_detection);
+            resolved
+                .outlier_detection
+                .clone_from(&own.outlier_detection);
             resolved.tls.clone_from(&own.tls);
         }
         resolved

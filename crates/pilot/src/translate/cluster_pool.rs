@@ -31,7 +31,10 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 
 /// A limit, where 0 means "not set".
 fn limit(value: i32) -> u32 {
-    u32::try_from(value).ok().filter(|value| *value > 0).unwrap_or(u32::MAX)
+    u32::try_from(value)
+        .ok()
+        .filter(|value| *value > 0)
+        .unwrap_or(u32::MAX)
 }
 
 fn positive(value: i32) -> Option<u32> {
@@ -61,7 +64,10 @@ pub fn circuit_breakers(
         retry_budget,
         ..Default::default()
     };
-    CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
+    CircuitBreakers {
+        thresholds: vec![thresholds],
+        ..Default::default()
+    }
 }
 
 /// Timeouts, keepalive and limits of the pool.
@@ -81,7 +87,9 @@ pub fn apply_pool(cluster: &mut Cluster, pool: Option<&ConnectionPoolSettings>, 
 
 fn tcp_keepalive(written: &WrittenKeepalive) -> TcpKeepalive {
     let seconds = |value: Option<Duration>| {
-        value.and_then(|value| u32::try_from(value.as_secs()).ok()).filter(|value| *value > 0)
+        value
+            .and_then(|value| u32::try_from(value.as_secs()).ok())
+            .filter(|value| *value > 0)
     };
     TcpKeepalive {
         keepalive_probes: (written.probes > 0).then_some(written.probes),
@@ -139,13 +147,13 @@ pub fn apply_http(cluster: &mut Cluster, upstream: Upstream, http: Option<&HttpS
     }
     let http2 = Http2ProtocolOptions {
         max_concurrent_streams: http.and_then(|http| positive(http.max_concurrent_streams)),
-        connection_keepalive: http.and_then(|http| http.http2_keep_alive.as_ref()).map(|alive| {
-            KeepaliveSettings {
+        connection_keepalive: http
+            .and_then(|http| http.http2_keep_alive.as_ref())
+            .map(|alive| KeepaliveSettings {
                 interval: alive.interval.map(duration),
                 timeout: alive.timeout.map(duration),
                 ..Default::default()
-            }
-        }),
+            }),
         ..Default::default()
     };
     let http1 = Http1ProtocolOptions::default();
@@ -170,7 +178,9 @@ pub fn apply_http(cluster: &mut Cluster, upstream: Upstream, http: Option<&HttpS
         upstream_protocol_options: Some(protocol),
         ..Default::default()
     };
-    cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), pack(&options));
+    cluster
+        .typed_extension_protocol_options
+        .insert(HTTP_OPTIONS.to_owned(), pack(&options));
 }
 
 /// Ejection of failing endpoints, and the panic threshold that goes with it.
@@ -195,13 +205,16 @@ pub fn apply_outlier(cluster: &mut Cluster, written: Option<&WrittenOutlier>) {
         outlier.enforcing_consecutive_gateway_failure = Some(if count > 0 { 100 } else { 0 });
     }
     if written.split_external_local_origin_errors {
-        let count = written.consecutive_local_origin_failures.unwrap_or_default();
+        let count = written
+            .consecutive_local_origin_failures
+            .unwrap_or_default();
         outlier.consecutive_local_origin_failure = (count > 0).then_some(count);
-        outlier.enforcing_consecutive_local_origin_failure =
-            Some(if count > 0 { 100 } else { 0 });
+        outlier.enforcing_consecutive_local_origin_failure = Some(if count > 0 { 100 } else { 0 });
         outlier.enforcing_local_origin_success_rate = Some(0);
     }
     cluster.outlier_detection = Some(outlier);
-    let common = cluster.common_lb_config.get_or_insert_with(CommonLbConfig::default);
+    let common = cluster
+        .common_lb_config
+        .get_or_insert_with(CommonLbConfig::default);
     common.healthy_panic_threshold = Some(Percent { value: percent });
 }

@@ -65,14 +65,21 @@ pub fn apply_rule(cluster: &mut Cluster, settings: &ClientTlsSettings, peer: &Pe
 }
 
 fn mesh_socket(peer: &Peer<'_>, settings: Option<&ClientTlsSettings>) -> TransportSocket {
-    let named: Vec<String> =
-        settings.map(|settings| settings.subject_alt_names.clone()).unwrap_or_default();
-    let names = if named.is_empty() { peer.identities.iter().cloned().collect() } else { named };
+    let named: Vec<String> = settings
+        .map(|settings| settings.subject_alt_names.clone())
+        .unwrap_or_default();
+    let names = if named.is_empty() {
+        peer.identities.iter().cloned().collect()
+    } else {
+        named
+    };
     let sans = names
         .into_iter()
         .map(|name| tls_context::uri_san(MatchPattern::Exact(name)))
         .collect();
-    let sni = settings.map(|settings| settings.sni.clone()).filter(|sni| !sni.is_empty());
+    let sni = settings
+        .map(|settings| settings.sni.clone())
+        .filter(|sni| !sni.is_empty());
     let context = UpstreamTlsContext {
         common_tls_context: Some(tls_context::mesh(&mesh_alpn(peer), sans)),
         sni: sni.unwrap_or_else(|| peer.sni.clone()),
@@ -128,7 +135,11 @@ fn custom_socket(settings: &ClientTlsSettings, peer: &Peer<'_>) -> TransportSock
         .subject_alt_names
         .iter()
         .flat_map(|name| {
-            let kind = if name.contains("://") { SanType::Uri } else { SanType::Dns };
+            let kind = if name.contains("://") {
+                SanType::Uri
+            } else {
+                SanType::Dns
+            };
             [tls_context::san(kind, MatchPattern::Exact(name.clone()))]
         })
         .collect();

@@ -26,7 +26,11 @@ pub fn of_service(service: &Service, client: &ClientNames<'_>) -> Vec<String> {
         domains.extend(below);
     }
     for net in service.virtual_addresses() {
-        let family = if net.addr().is_ipv4() { client.ipv4 } else { client.ipv6 };
+        let family = if net.addr().is_ipv4() {
+            client.ipv4
+        } else {
+            client.ipv6
+        };
         if is_single(&net) && family && !net.addr().is_unspecified() {
             domains.push(bracketed(&net.addr().to_string()));
         }
@@ -54,7 +58,12 @@ pub fn short_names(hostname: &str, dns_domain: &str) -> Vec<String> {
     }
     let host: Vec<&str> = hostname.split('.').collect();
     let domain: Vec<&str> = dns_domain.split('.').collect();
-    let shared = host.iter().rev().zip(domain.iter().rev()).take_while(|(a, b)| a == b).count();
+    let shared = host
+        .iter()
+        .rev()
+        .zip(domain.iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
     if shared == 0 || shared == host.len() || dns_domain.is_empty() {
         return Vec::new();
     }
@@ -68,12 +77,16 @@ pub fn short_names(hostname: &str, dns_domain: &str) -> Vec<String> {
 }
 
 fn kubernetes_names(hostname: &str, namespace: &str, suffix: &str) -> Vec<String> {
-    let Some(at) = hostname.find(".svc.") else { return Vec::new() };
+    let Some(at) = hostname.find(".svc.") else {
+        return Vec::new();
+    };
     if &hostname[at..] != suffix {
         return Vec::new();
     }
     let short = &hostname[..at];
-    let Some((name, host_namespace)) = short.split_once('.') else { return Vec::new() };
+    let Some((name, host_namespace)) = short.split_once('.') else {
+        return Vec::new();
+    };
     if host_namespace == namespace {
         return vec![name.to_owned(), format!("{short}.svc"), short.to_owned()];
     }
@@ -92,7 +105,11 @@ mod tests {
                 "ns.svc.cluster.local",
                 vec!["foo", "foo.ns.svc", "foo.ns"],
             ),
-            ("foo.ns.svc.cluster.local", "other.svc.cluster.local", vec!["foo.ns", "foo.ns.svc"]),
+            (
+                "foo.ns.svc.cluster.local",
+                "other.svc.cluster.local",
+                vec!["foo.ns", "foo.ns.svc"],
+            ),
             ("www.example.com", "ns.svc.cluster.local", vec![]),
             ("foo.local.campus.net", "local.campus.net", vec!["foo"]),
         ] {

@@ -16,7 +16,9 @@ use super::message::{pipe, socket, text};
 use super::{cluster_balancer, locality};
 use crate::cache::Fragment;
 use crate::keys::{EndpointsKey, FragmentKey};
-use crate::model::{Endpoint, EndpointAddress, Health, Labels, Locality, ProxyView, TlsMode, selects};
+use crate::model::{
+    Endpoint, EndpointAddress, Health, Labels, Locality, ProxyView, TlsMode, selects,
+};
 use crate::snapshot::{MtlsMode, Snapshot};
 
 /// The place from which endpoints are looked at, and what is asked for.
@@ -27,7 +29,11 @@ pub fn key(snapshot: &Snapshot, view: &ProxyView, target: &Target<'_>) -> Endpoi
         .is_some_and(|setting| !setting.failover_priority.is_empty());
     let name = target.name();
     EndpointsKey {
-        cluster: if target.sni_dnat { name.sni() } else { name.to_string() },
+        cluster: if target.sni_dnat {
+            name.sni()
+        } else {
+            name.to_string()
+        },
         service: service.key.clone(),
         service_revision: target.entry.revision,
         endpoints: snapshot.endpoints.read(&service.key).revision,
@@ -35,7 +41,11 @@ pub fn key(snapshot: &Snapshot, view: &ProxyView, target: &Target<'_>) -> Endpoi
         mesh: snapshot.mesh_revision,
         locality: view.locality.clone(),
         network: view.network.clone(),
-        labels: if compares { view.labels.clone() } else { Labels::new() },
+        labels: if compares {
+            view.labels.clone()
+        } else {
+            Labels::new()
+        },
         ipv4: view.supports_ipv4(),
         ipv6: view.supports_ipv6(),
         peers: snapshot.policies.peer_revision(&service.key.namespace),
@@ -49,10 +59,12 @@ pub fn fragment(
     target: &Target<'_>,
 ) -> Option<Arc<Fragment>> {
     let key = key(snapshot, view, target);
-    snapshot.cache.fragment(FragmentKey::Endpoints(Box::new(key.clone())), || {
-        let assignment = translate(snapshot, &key, target);
-        Some(Fragment::new(assignment.cluster_name.clone(), &assignment))
-    })
+    snapshot
+        .cache
+        .fragment(FragmentKey::Endpoints(Box::new(key.clone())), || {
+            let assignment = translate(snapshot, &key, target);
+            Some(Fragment::new(assignment.cluster_name.clone(), &assignment))
+        })
 }
 
 fn policy(snapshot: &Snapshot, target: &Target<'_>) -> Policy {
@@ -81,7 +93,10 @@ pub(super) fn translate(
             && reachable(endpoint, key);
         if wanted {
             let wire = wire(snapshot, key, endpoint);
-            groups.entry(endpoint.locality.clone()).or_default().push((wire, endpoint));
+            groups
+                .entry(endpoint.locality.clone())
+                .or_default()
+                .push((wire, endpoint));
         }
     }
     let mut localities: Vec<locality::Group<'_>> = groups
@@ -108,7 +123,11 @@ fn distributes(setting: Option<&LocalityLbSetting>) -> bool {
 fn reachable(endpoint: &Endpoint, key: &EndpointsKey) -> bool {
     match endpoint.address {
         EndpointAddress::Ip(address) => {
-            if address.is_ipv4() { key.ipv4 } else { key.ipv6 }
+            if address.is_ipv4() {
+                key.ipv4
+            } else {
+                key.ipv6
+            }
         }
         EndpointAddress::Hostname(_) | EndpointAddress::Pipe(_) => true,
     }
@@ -156,13 +175,18 @@ fn metadata(snapshot: &Snapshot, key: &EndpointsKey, endpoint: &Endpoint) -> Opt
     let mut metadata = Metadata::default();
     if endpoint.tls_mode == TlsMode::Istio && accepts_mtls(snapshot, key, endpoint) {
         let fields = [("tlsMode".to_owned(), text("istio"))].into();
-        metadata
-            .filter_metadata
-            .insert("envoy.transport_socket_match".to_owned(), prost_types::Struct { fields });
+        metadata.filter_metadata.insert(
+            "envoy.transport_socket_match".to_owned(),
+            prost_types::Struct { fields },
+        );
     }
     if !endpoint.workload.is_empty() {
         let label = |names: [&str; 2]| {
-            names.iter().find_map(|name| endpoint.labels.get(*name)).cloned().unwrap_or_default()
+            names
+                .iter()
+                .find_map(|name| endpoint.labels.get(*name))
+                .cloned()
+                .unwrap_or_default()
         };
         let mut name = label(["service.istio.io/canonical-name", "app"]);
         if name.is_empty() {
@@ -174,7 +198,9 @@ fn metadata(snapshot: &Snapshot, key: &EndpointsKey, endpoint: &Endpoint) -> Opt
             endpoint.workload, endpoint.namespace
         );
         let fields = [("workload".to_owned(), text(value))].into();
-        metadata.filter_metadata.insert("istio".to_owned(), prost_types::Struct { fields });
+        metadata
+            .filter_metadata
+            .insert("istio".to_owned(), prost_types::Struct { fields });
     }
     (!metadata.filter_metadata.is_empty()).then_some(metadata)
 }

@@ -44,7 +44,11 @@ pub struct MergedPort {
 
 impl MergedServer {
     pub fn mode(&self) -> ServerTlsMode {
-        self.server.tls.as_ref().map(|tls| tls.mode).unwrap_or_default()
+        self.server
+            .tls
+            .as_ref()
+            .map(|tls| tls.mode)
+            .unwrap_or_default()
     }
 
     /// Plain HTTP, or TLS that ends here with HTTP inside.
@@ -56,7 +60,10 @@ impl MergedServer {
     pub fn matching_hosts(&self, entry: &VirtualServiceEntry) -> BTreeSet<String> {
         let mut matching = BTreeSet::new();
         for own in &self.hosts {
-            let wanted = own.namespace.as_ref().is_none_or(|ns| *ns == entry.key.namespace);
+            let wanted = own
+                .namespace
+                .as_ref()
+                .is_none_or(|ns| *ns == entry.key.namespace);
             for host in entry.spec.hosts.iter().filter(|_| wanted) {
                 // The narrower of the two is what both mean.
                 if hostname::covers(&own.host, host) {
@@ -79,15 +86,21 @@ fn speaks_tls(protocol: Protocol) -> bool {
 pub fn merge(snapshot: &Snapshot, view: &ProxyView) -> Vec<MergedPort> {
     let instances = inbound::instances(snapshot, view);
     let serves = |host: &str| {
-        instances.iter().any(|instance| instance.entry.service.key.hostname == host)
+        instances
+            .iter()
+            .any(|instance| instance.entry.service.key.hostname == host)
     };
     let mut ports: BTreeMap<(Option<String>, u16), MergedPort> = BTreeMap::new();
     // TLS host names by bind and port.
     let mut names: BTreeSet<(Option<String>, u16, GatewayHost)> = BTreeSet::new();
     for gateway in snapshot.gateways.selecting(&view.labels, serves) {
         for server in &gateway.spec.servers {
-            let Some(written) = &server.port else { continue };
-            let Ok(number) = u16::try_from(written.number) else { continue };
+            let Some(written) = &server.port else {
+                continue;
+            };
+            let Ok(number) = u16::try_from(written.number) else {
+                continue;
+            };
             for port in target_ports(gateway, number, &instances) {
                 if view.unprivileged && port < 1024 {
                     continue;
@@ -102,15 +115,22 @@ pub fn merge(snapshot: &Snapshot, view: &ProxyView) -> Vec<MergedPort> {
 
 /// Where the proxy listens for a gateway's port: behind the service that exposes it.
 fn target_ports(gateway: &GatewayEntry, number: u16, instances: &[Instance]) -> Vec<u16> {
-    let of_port = instances.iter().filter(|instance| instance.port.number == number);
+    let of_port = instances
+        .iter()
+        .filter(|instance| instance.port.number == number);
     if gateway.services.is_empty() {
         let target = of_port.map(|instance| instance.target).next();
         return vec![target.unwrap_or(number)];
     }
     let own = |instance: &&Instance| {
-        gateway.services.contains(&instance.entry.service.key.hostname)
+        gateway
+            .services
+            .contains(&instance.entry.service.key.hostname)
     };
-    let mut targets: Vec<u16> = of_port.filter(own).map(|instance| instance.target).collect();
+    let mut targets: Vec<u16> = of_port
+        .filter(own)
+        .map(|instance| instance.target)
+        .collect();
     targets.sort_unstable();
     targets.dedup();
     targets
@@ -125,7 +145,10 @@ fn merged_server(
     let written = server.port.clone().unwrap_or_default();
     let protocol = Protocol::parse(&written.protocol);
     let mode = server.tls.as_ref().map(|tls| tls.mode).unwrap_or_default();
-    let passes = matches!(mode, ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough);
+    let passes = matches!(
+        mode,
+        ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough
+    );
     let bind = match server.bind.as_str() {
         "" => String::new(),
         bind => format!(".{bind}"),
@@ -134,20 +157,30 @@ fn merged_server(
         Some(format!("http.{port}{bind}"))
     } else if protocol == Protocol::Https && !passes {
         let (name, namespace) = (&gateway.key.name, &gateway.key.namespace);
-        Some(format!("https.{port}.{}.{name}.{namespace}{bind}", written.name))
+        Some(format!(
+            "https.{port}.{}.{name}.{namespace}{bind}",
+            written.name
+        ))
     } else {
         None
     };
     let hosts = server.hosts.iter().map(|text| match text.split_once('/') {
-        Some(("*", host)) => GatewayHost { namespace: None, host: host.to_owned() },
+        Some(("*", host)) => GatewayHost {
+            namespace: None,
+            host: host.to_owned(),
+        },
         Some((".", host)) => GatewayHost {
             namespace: Some(gateway.key.namespace.clone()),
             host: host.to_owned(),
         },
-        Some((namespace, host)) => {
-            GatewayHost { namespace: Some(namespace.to_owned()), host: host.to_owned() }
-        }
-        None => GatewayHost { namespace: None, host: text.clone() },
+        Some((namespace, host)) => GatewayHost {
+            namespace: Some(namespace.to_owned()),
+            host: host.to_owned(),
+        },
+        None => GatewayHost {
+            namespace: None,
+            host: text.clone(),
+        },
     });
     MergedServer {
         gateway: gateway.clone(),
@@ -177,7 +210,10 @@ fn add(
     }
     if tls {
         server.hosts.retain(|host| {
-            let bare = GatewayHost { namespace: None, host: host.host.clone() };
+            let bare = GatewayHost {
+                namespace: None,
+                host: host.host.clone(),
+            };
             // Two chains for one name would make Envoy refuse the whole listener.
             names.insert((bind.clone(), port, bare))
         });
@@ -187,7 +223,13 @@ fn add(
     }
     ports
         .entry((bind.clone(), port))
-        .or_insert_with(|| MergedPort { bind, port, tls, http, servers: Vec::new() })
+        .or_insert_with(|| MergedPort {
+            bind,
+            port,
+            tls,
+            http,
+            servers: Vec::new(),
+        })
         .servers
         .push(server);
 }

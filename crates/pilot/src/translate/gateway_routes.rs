@@ -7,9 +7,9 @@ use std::sync::Arc;
 use envoy_api::Resource;
 
 use super::gateway::{MergedServer, merge};
+use super::route;
 use super::route_table::assemble;
 use super::virtual_host::{self, Client, Plan};
-use super::route;
 use crate::cache::Fragment;
 use crate::model::ProxyView;
 use crate::snapshot::Snapshot;
@@ -23,7 +23,11 @@ pub fn tables(snapshot: &Snapshot, view: &ProxyView) -> Vec<Resource> {
     for port in &ports {
         for server in &port.servers {
             if let Some(name) = &server.table {
-                tables.entry(name).or_insert((port.port, Vec::new())).1.push(server);
+                tables
+                    .entry(name)
+                    .or_insert((port.port, Vec::new()))
+                    .1
+                    .push(server);
             }
         }
     }
@@ -60,8 +64,10 @@ fn table(
         });
     }
     plans.sort_by(|one, other| one.name.cmp(&other.name));
-    let hosts: Vec<Arc<Fragment>> =
-        plans.iter().filter_map(|plan| virtual_host::fragment(client, plan)).collect();
+    let hosts: Vec<Arc<Fragment>> = plans
+        .iter()
+        .filter_map(|plan| virtual_host::fragment(client, plan))
+        .collect();
     assemble(name, &hosts)
 }
 
@@ -73,7 +79,11 @@ fn server_plans(
 ) {
     let gateway = server.gateway.name.as_str();
     let gateways = BTreeSet::from([gateway]);
-    let redirects = server.server.tls.as_ref().is_some_and(|tls| tls.https_redirect);
+    let redirects = server
+        .server
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.https_redirect);
     let tls = server.protocol.is_tls();
     let rules = client.snapshot.virtual_services.for_gateway(gateway);
     for rule in rules.filter(|rule| rule.visibility.allows(&view.namespace)) {
@@ -99,16 +109,19 @@ fn server_plans(
 
 fn plan<'a>(plans: &'a mut Vec<Plan>, host: &str, port: u16, tls: bool) -> &'a mut Plan {
     let name = format!("{host}:{port}");
-    let index = plans.iter().position(|plan| plan.name == name).unwrap_or_else(|| {
-        plans.push(Plan {
-            name,
-            domains: vec![host.to_ascii_lowercase()],
-            port,
-            gateway: true,
-            tls,
-            ..Plan::default()
+    let index = plans
+        .iter()
+        .position(|plan| plan.name == name)
+        .unwrap_or_else(|| {
+            plans.push(Plan {
+                name,
+                domains: vec![host.to_ascii_lowercase()],
+                port,
+                gateway: true,
+                tls,
+                ..Plan::default()
+            });
+            plans.len() - 1
         });
-        plans.len() - 1
-    });
     &mut plans[index]
 }

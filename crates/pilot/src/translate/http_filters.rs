@@ -28,7 +28,10 @@ pub fn build(
 ) -> Vec<HttpFilter> {
     let mut filters = Vec::new();
     if capabilities.metadata_exchange {
-        filters.push(filter("istio.metadata_exchange", pack(&peer_metadata(side))));
+        filters.push(filter(
+            "istio.metadata_exchange",
+            pack(&peer_metadata(side)),
+        ));
     } else if capabilities.has(peer_headers::FILTER) {
         // A stock Envoy has no such filter: it announces itself by plain headers.
         let mutation = peer_headers::mutation(peer.filter(|_| side != Side::Inbound));
@@ -54,7 +57,10 @@ pub fn build(
         };
         filters.push(filter("istio.stats", pack(&config)));
     }
-    filters.push(filter("envoy.filters.http.router", pack(&envoy_api::router::Router::default())));
+    filters.push(filter(
+        "envoy.filters.http.router",
+        pack(&envoy_api::router::Router::default()),
+    ));
     filters
 }
 
@@ -78,8 +84,8 @@ fn grpc_stats() -> envoy_api::grpc_stats::FilterConfig {
 /// Peers tell who they are by headers: the server reads and answers, the client asks.
 fn peer_metadata(side: Side) -> peer_metadata::Config {
     use peer_metadata::config::{
-        DiscoveryMethod, IstioHeaders, PropagationMethod, discovery_method::MethodSpecifier as Find,
-        propagation_method::MethodSpecifier as Tell,
+        DiscoveryMethod, IstioHeaders, PropagationMethod,
+        discovery_method::MethodSpecifier as Find, propagation_method::MethodSpecifier as Tell,
     };
     let find = vec![DiscoveryMethod {
         method_specifier: Some(Find::IstioHeaders(IstioHeaders::default())),

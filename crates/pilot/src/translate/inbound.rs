@@ -68,8 +68,14 @@ fn by_address(
 }
 
 fn push(list: &mut Vec<Instance>, entry: &Arc<ServiceEntryRef>, port: &Port, target: Option<u16>) {
-    let Some(target) = target.filter(|_| port.protocol != Protocol::Udp) else { return };
-    list.push(Instance { entry: entry.clone(), port: port.clone(), target });
+    let Some(target) = target.filter(|_| port.protocol != Protocol::Udp) else {
+        return;
+    };
+    list.push(Instance {
+        entry: entry.clone(),
+        port: port.clone(),
+        target,
+    });
 }
 
 /// Where the application behind a port is.
@@ -102,7 +108,11 @@ pub struct Served {
 /// The ports of the Sidecar's ingress if there is one, else those of the services.
 pub fn served(snapshot: &Snapshot, view: &ProxyView) -> Vec<Served> {
     let scope = snapshot.scope(view);
-    match scope.sidecar.as_ref().filter(|sidecar| !sidecar.spec.ingress.is_empty()) {
+    match scope
+        .sidecar
+        .as_ref()
+        .filter(|sidecar| !sidecar.spec.ingress.is_empty())
+    {
         Some(sidecar) => sidecar
             .spec
             .ingress
@@ -123,16 +133,17 @@ fn from_services(snapshot: &Snapshot, view: &ProxyView) -> Vec<Served> {
     let local = snapshot.mesh.inbound_traffic_policy.mode
         == mesh_api::mesh_config::MeshInboundMode::Localhost;
     let scope = snapshot.scope(view);
-    let pool = scope.sidecar.as_ref().and_then(|s| s.spec.inbound_connection_pool.clone());
+    let pool = scope
+        .sidecar
+        .as_ref()
+        .and_then(|s| s.spec.inbound_connection_pool.clone());
     let mut by_port: BTreeMap<u16, Served> = BTreeMap::new();
     for instance in instances(snapshot, view) {
         let service = instance.entry.service.clone();
         let served = by_port.entry(instance.target).or_insert_with(|| {
-            let rule = snapshot.destination_rules.find(
-                &view.namespace,
-                &view.labels,
-                &service.key,
-            );
+            let rule = snapshot
+                .destination_rules
+                .find(&view.namespace, &view.labels, &service.key);
             let own = rule.and_then(|rule| {
                 super::cluster_policy::Policy::resolve(
                     Some(&rule.spec),
@@ -164,7 +175,9 @@ fn from_services(snapshot: &Snapshot, view: &ProxyView) -> Vec<Served> {
     }
     let mut list: Vec<Served> = by_port.into_values().collect();
     for served in &mut list {
-        served.services.sort_by(|one, other| one.key.cmp(&other.key));
+        served
+            .services
+            .sort_by(|one, other| one.key.cmp(&other.key));
     }
     list
 }
@@ -172,8 +185,16 @@ fn from_services(snapshot: &Snapshot, view: &ProxyView) -> Vec<Served> {
 fn from_ingress(ingress: &IstioIngressListener, view: &ProxyView) -> Option<Served> {
     let port = ingress.port.as_ref()?;
     let number = u16::try_from(port.number).ok()?;
-    let own = view.addresses.first().map(ToString::to_string).unwrap_or_default();
-    let bind = if ingress.bind.is_empty() { own.clone() } else { ingress.bind.clone() };
+    let own = view
+        .addresses
+        .first()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let bind = if ingress.bind.is_empty() {
+        own.clone()
+    } else {
+        ingress.bind.clone()
+    };
     let backend = match ingress.default_endpoint.as_str() {
         "" => Backend::Original,
         text => match text.strip_prefix("unix://") {
@@ -182,7 +203,11 @@ fn from_ingress(ingress: &IstioIngressListener, view: &ProxyView) -> Option<Serv
                 let (host, port) = text.rsplit_once(':')?;
                 let host = host.trim_matches(['[', ']']);
                 // The wildcard means the pod's own address.
-                let host = if matches!(host, "0.0.0.0" | "::") { &own } else { host };
+                let host = if matches!(host, "0.0.0.0" | "::") {
+                    &own
+                } else {
+                    host
+                };
                 Backend::Address(host.to_owned(), port.parse().ok()?)
             }
         },

@@ -35,11 +35,22 @@ const CONNECT_TIMEOUT_S: u64 = 15;
 pub fn listeners(snapshot: &Snapshot, view: &ProxyView) -> Vec<Resource> {
     let scope = snapshot.scope(view);
     let client = Client::new(snapshot, &scope, view);
-    let entries = snapshot.policies.authorization(&view.namespace, &view.labels);
+    let entries = snapshot
+        .policies
+        .authorization(&view.namespace, &view.labels);
     let policies = RbacFilters::new(&entries, &snapshot.mesh);
     let peer = PeerHeaders::new(view);
-    let builder = Builder { snapshot, view, client, policies, peer };
-    merge(snapshot, view).iter().filter_map(|port| builder.listener(port)).collect()
+    let builder = Builder {
+        snapshot,
+        view,
+        client,
+        policies,
+        peer,
+    };
+    merge(snapshot, view)
+        .iter()
+        .filter_map(|port| builder.listener(port))
+        .collect()
 }
 
 struct Builder<'a> {
@@ -53,7 +64,10 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn listener(&self, port: &MergedPort) -> Option<Resource> {
         let mesh = &self.snapshot.mesh;
-        let bind = port.bind.clone().unwrap_or_else(|| self.view.wildcard().to_owned());
+        let bind = port
+            .bind
+            .clone()
+            .unwrap_or_else(|| self.view.wildcard().to_owned());
         let name = format!("{bind}_{}", port.port);
         let chains: Vec<FilterChain> = if port.http {
             let first = port.servers.first()?;
@@ -63,9 +77,14 @@ impl Builder<'_> {
             }]
         } else {
             let mut seen = BTreeSet::new();
-            let chains = port.servers.iter().flat_map(|server| self.server_chains(port, server));
+            let chains = port
+                .servers
+                .iter()
+                .flat_map(|server| self.server_chains(port, server));
             // Envoy refuses a listener with two equal matches: the older chain stays.
-            chains.filter(|chain| seen.insert(format!("{:?}", chain.filter_chain_match))).collect()
+            chains
+                .filter(|chain| seen.insert(format!("{:?}", chain.filter_chain_match)))
+                .collect()
         };
         if chains.is_empty() {
             return None;
@@ -84,9 +103,9 @@ impl Builder<'_> {
             },
             name,
             filter_chains: chains,
-            listener_filters_timeout: port.tls.then(|| {
-                duration(mesh.protocol_detection_timeout.unwrap_or_default())
-            }),
+            listener_filters_timeout: port
+                .tls
+                .then(|| duration(mesh.protocol_detection_timeout.unwrap_or_default())),
             continue_on_listener_filters_timeout: port.tls,
             listener_filters: filters,
             traffic_direction: TrafficDirection::Outbound as i32,
@@ -185,15 +204,25 @@ impl Builder<'_> {
             }
             for route in &rule.spec.tcp {
                 let all = route.r#match.is_empty();
-                let applies =
-                    route.r#match.iter().any(|part| outgoing.tcp_applies(part, server.number));
+                let applies = route
+                    .r#match
+                    .iter()
+                    .any(|part| outgoing.tcp_applies(part, server.number));
                 if !all && !applies {
                     continue;
                 }
                 let filters = outgoing.filters(&route.route, &name, server.number);
-                let names = if socket.is_some() { server_names(server) } else { Vec::new() };
+                let names = if socket.is_some() {
+                    server_names(server)
+                } else {
+                    Vec::new()
+                };
                 let chain = if names.is_empty() {
-                    FilterChain { filters, transport_socket: socket.clone(), ..Default::default() }
+                    FilterChain {
+                        filters,
+                        transport_socket: socket.clone(),
+                        ..Default::default()
+                    }
                 } else {
                     tls_chain(&names, filters, socket.clone())
                 };
@@ -213,13 +242,15 @@ impl Builder<'_> {
             gateways: BTreeSet::new(),
         };
         let mut chains = Vec::new();
-        for target in super::sni_dnat_targets(self.snapshot, self.view, &self.client.scope.services) {
+        for target in super::sni_dnat_targets(self.snapshot, self.view, &self.client.scope.services)
+        {
             let name: Outbound = target.name();
-            let mut chain =
-                tls_chain(&[name.sni()], outgoing.tcp_named(&name.sni()), None);
+            let mut chain = tls_chain(&[name.sni()], outgoing.tcp_named(&name.sni()), None);
             if let Some(matched) = &mut chain.filter_chain_match {
-                matched.application_protocols =
-                    chain::MESH_ANY.iter().map(|alpn| (*alpn).to_owned()).collect();
+                matched.application_protocols = chain::MESH_ANY
+                    .iter()
+                    .map(|alpn| (*alpn).to_owned())
+                    .collect();
             }
             chains.push(chain);
         }
@@ -241,7 +272,10 @@ fn server_names(server: &MergedServer) -> Vec<String> {
 /// The SNI names of a route as far as the server takes them.
 fn narrowed(written: &[String], server: &MergedServer) -> Vec<String> {
     let fits = |name: &&String| {
-        server.hosts.iter().any(|host| crate::hostname::overlap(&host.host, name))
+        server
+            .hosts
+            .iter()
+            .any(|host| crate::hostname::overlap(&host.host, name))
     };
     let mut names: Vec<String> = written.iter().filter(fits).cloned().collect();
     names.sort();
@@ -273,8 +307,11 @@ fn restrict(chain: &mut FilterChain, subnets: &[String]) {
         return;
     }
     let matched = chain.filter_chain_match.get_or_insert_default();
-    matched.prefix_ranges =
-        subnets.iter().filter_map(|text| parse_net(text)).map(|net| cidr(&net)).collect();
+    matched.prefix_ranges = subnets
+        .iter()
+        .filter_map(|text| parse_net(text))
+        .map(|net| cidr(&net))
+        .collect();
 }
 
 /// TLS that ends at a gateway's server or at a Sidecar's ingress listener.
@@ -304,7 +341,10 @@ pub fn server_tls(
     }
     parameters.ecdh_curves.clone_from(&settings.ecdh_curves);
     common.tls_params = Some(parameters);
-    let asks = matches!(settings.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
+    let asks = matches!(
+        settings.mode,
+        ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
+    );
     if asks {
         common.validation_context_type = Some(validation(settings));
     }
@@ -346,7 +386,11 @@ fn validation(settings: &ServerTlsSettings) -> common_tls_context::ValidationCon
         SecretSource::Agent(format!("file-root:{}", settings.ca_certificates))
     };
     let sans = settings.subject_alt_names.iter().map(|name| {
-        let kind = if name.contains("://") { SanType::Uri } else { SanType::Dns };
+        let kind = if name.contains("://") {
+            SanType::Uri
+        } else {
+            SanType::Dns
+        };
         tls_context::san(kind, MatchPattern::Exact(name.clone()))
     });
     let insecure = settings.insecure_skip_verify.unwrap_or(false);

@@ -53,7 +53,9 @@ struct Target<'a> {
 /// The inbound listener of a sidecar.
 pub fn listener(snapshot: &Snapshot, view: &ProxyView, served: &[Served]) -> Resource {
     let mesh = &snapshot.mesh;
-    let entries = snapshot.policies.authorization(&view.namespace, &view.labels);
+    let entries = snapshot
+        .policies
+        .authorization(&view.namespace, &view.labels);
     let mut trust_domains = vec![mesh.trust_domain.clone()];
     trust_domains.extend(mesh.trust_domain_aliases.iter().cloned());
     let inbound = Inbound {
@@ -111,8 +113,14 @@ fn listener_filters(
     }
     for served in served {
         let mode = mtls.of_port(served.port);
-        tls.insert(served.port, mode != MtlsMode::Disable || served.tls.is_some());
-        http.insert(served.port, served.protocol.is_auto() && mode != MtlsMode::Strict);
+        tls.insert(
+            served.port,
+            mode != MtlsMode::Disable || served.tls.is_some(),
+        );
+        http.insert(
+            served.port,
+            served.protocol.is_auto() && mode != MtlsMode::Strict,
+        );
     }
     let mut filters = vec![chain::original_dst()];
     let tls_default = mtls.mode != MtlsMode::Disable;
@@ -130,7 +138,11 @@ struct Shape {
 }
 
 fn shape(transport: &str, alpn: &[&str], http: bool, tls: bool) -> Shape {
-    Shape { matched: chain::protocols(transport, alpn), http, tls }
+    Shape {
+        matched: chain::protocols(transport, alpn),
+        http,
+        tls,
+    }
 }
 
 /// The table of istio.md 2.3.
@@ -139,7 +151,10 @@ fn shapes(protocol: Protocol, mode: MtlsMode) -> Vec<Shape> {
     let http = protocol.is_http();
     match mode {
         MtlsMode::Strict if auto => {
-            vec![shape(TLS, MESH_HTTP, true, true), shape(TLS, &[], false, true)]
+            vec![
+                shape(TLS, MESH_HTTP, true, true),
+                shape(TLS, &[], false, true),
+            ]
         }
         MtlsMode::Strict => vec![shape(TLS, &[], http, true)],
         MtlsMode::Permissive if auto => vec![
@@ -150,7 +165,10 @@ fn shapes(protocol: Protocol, mode: MtlsMode) -> Vec<Shape> {
             shape(TLS, &[], false, false),
         ],
         MtlsMode::Permissive if http => {
-            vec![shape(TLS, MESH_ANY, true, true), shape(RAW, &[], true, false)]
+            vec![
+                shape(TLS, MESH_ANY, true, true),
+                shape(RAW, &[], true, false),
+            ]
         }
         MtlsMode::Permissive => vec![
             shape(TLS, MESH_ANY, false, true),
@@ -158,7 +176,10 @@ fn shapes(protocol: Protocol, mode: MtlsMode) -> Vec<Shape> {
             shape(RAW, &[], false, false),
         ],
         MtlsMode::Disable if auto => {
-            vec![shape("", PLAIN_HTTP, true, false), shape("", &[], false, false)]
+            vec![
+                shape("", PLAIN_HTTP, true, false),
+                shape("", &[], false, false),
+            ]
         }
         MtlsMode::Disable => vec![shape("", &[], http, false)],
     }
@@ -254,11 +275,18 @@ impl Inbound<'_> {
             Some(_) => vec![shape(TLS, &[], target.protocol == Protocol::Https, true)],
             None => shapes(target.protocol, target.mode),
         };
-        shapes.into_iter().map(|shape| self.chain(target, shape)).collect()
+        shapes
+            .into_iter()
+            .map(|shape| self.chain(target, shape))
+            .collect()
     }
 
     fn chain(&self, target: &Target<'_>, shape: Shape) -> FilterChain {
-        let Shape { mut matched, http, tls } = shape;
+        let Shape {
+            mut matched,
+            http,
+            tls,
+        } = shape;
         matched.destination_port = target.port.map(u32::from);
         let capabilities = &self.view.capabilities;
         let filters = if http {
@@ -308,7 +336,10 @@ impl Inbound<'_> {
 
 /// What traces call requests to the port: its first service.
 fn decorator(served: &Served) -> String {
-    let host = served.services.first().map(|service| service.key.hostname.as_str());
+    let host = served
+        .services
+        .first()
+        .map(|service| service.key.hostname.as_str());
     format!("{}:{}/*", host.unwrap_or_default(), served.service_port)
 }
 
@@ -329,7 +360,10 @@ fn inline_routes(target: &Target<'_>) -> RouteConfiguration {
     let route = Route {
         name: "default".to_owned(),
         r#match: Some(route_match::all()),
-        decorator: Some(Decorator { operation: target.decorator.to_owned(), propagate: None }),
+        decorator: Some(Decorator {
+            operation: target.decorator.to_owned(),
+            propagate: None,
+        }),
         action: Some(route::Action::Route(action)),
         ..Default::default()
     };

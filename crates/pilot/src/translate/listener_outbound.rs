@@ -8,6 +8,7 @@ use envoy_api::core::TrafficDirection;
 use envoy_api::listener::{AdditionalAddress, FilterChain, FilterChainMatch, Listener};
 use ipnet::IpNet;
 
+use super::access_log;
 use super::chain::{self, PLAIN_HTTP, RAW};
 use super::http_filters::Side;
 use super::message::{duration, is_single, socket};
@@ -17,11 +18,8 @@ use super::rbac::RbacFilters;
 use super::route_table::egress_cluster;
 use super::tcp_route::{self, Outgoing};
 use super::virtual_host::Client;
-use super::access_log;
 use crate::cluster_name;
-use crate::model::{
-    EndpointAddress, Interception, Port, Protocol, ProxyView, Resolution, Service,
-};
+use crate::model::{EndpointAddress, Interception, Port, Protocol, ProxyView, Resolution, Service};
 use crate::snapshot::{EgressListener, OutboundPolicy, Snapshot};
 
 const NAME: &str = "virtualOutbound";
@@ -55,8 +53,11 @@ pub fn listeners(snapshot: &Snapshot, view: &ProxyView) -> Vec<Resource> {
         entries: BTreeMap::new(),
         peer: PeerHeaders::new(view),
     };
-    let locked: Vec<u16> =
-        scope.egress.iter().filter_map(|listener| listener.port.map(|(port, _)| port)).collect();
+    let locked: Vec<u16> = scope
+        .egress
+        .iter()
+        .filter_map(|listener| listener.port.map(|(port, _)| port))
+        .collect();
     for listener in &scope.egress {
         for entry in &listener.services {
             if entry.service.resolution == Resolution::Alias {
@@ -94,7 +95,10 @@ pub fn additional(view: &ProxyView, port: u16) -> Vec<AdditionalAddress> {
     if !(view.supports_ipv4() && view.supports_ipv6()) {
         return Vec::new();
     }
-    vec![AdditionalAddress { address: Some(socket("::", port)), ..Default::default() }]
+    vec![AdditionalAddress {
+        address: Some(socket("::", port)),
+        ..Default::default()
+    }]
 }
 
 impl Builder<'_> {
@@ -112,7 +116,11 @@ impl Builder<'_> {
     }
 
     fn wildcard(&self, listener: &EgressListener) -> String {
-        if listener.bind.is_empty() { self.view().wildcard().to_owned() } else { listener.bind.clone() }
+        if listener.bind.is_empty() {
+            self.view().wildcard().to_owned()
+        } else {
+            listener.bind.clone()
+        }
     }
 
     fn add_http(&mut self, listener: &EgressListener, port: u16, protocol: Protocol) {
@@ -148,7 +156,11 @@ impl Builder<'_> {
             vec![(self.wildcard(listener), Vec::new())]
         } else {
             let wide = (!ranges.is_empty()).then(|| (self.wildcard(listener), ranges));
-            single.into_iter().map(|bind| (bind, Vec::new())).chain(wide).collect()
+            single
+                .into_iter()
+                .map(|bind| (bind, Vec::new()))
+                .chain(wide)
+                .collect()
         };
         for (bind, ranges) in places {
             let rules = &listener.virtual_services;
@@ -188,7 +200,10 @@ impl Builder<'_> {
         let mut default = (entry.wildcard && !entry.bound).then(|| passthrough.clone());
         let mut filters = Vec::new();
         let by_name = entry.chains.iter().any(|chain| {
-            chain.filter_chain_match.as_ref().is_some_and(|m| !m.server_names.is_empty())
+            chain
+                .filter_chain_match
+                .as_ref()
+                .is_some_and(|m| !m.server_names.is_empty())
         });
         if by_name || entry.table.is_some() {
             filters.push(chain::tls_inspector());
@@ -197,15 +212,23 @@ impl Builder<'_> {
             filters.push(chain::http_inspector());
             // Envoy does not come back from the HTTP chain's transport: what is not HTTP is
             // found only as the default chain.
-            if let Some(index) =
-                entry.chains.iter().position(|chain| chain.filter_chain_match.is_none())
+            if let Some(index) = entry
+                .chains
+                .iter()
+                .position(|chain| chain.filter_chain_match.is_none())
             {
                 default = Some(entry.chains.remove(index));
             }
-            entry.chains.insert(0, self.http_chain(&name, table, entry.http));
+            entry
+                .chains
+                .insert(0, self.http_chain(&name, table, entry.http));
         }
         chain::resource(&Listener {
-            additional_addresses: if entry.wildcard { additional(view, port) } else { Vec::new() },
+            additional_addresses: if entry.wildcard {
+                additional(view, port)
+            } else {
+                Vec::new()
+            },
             address: Some(socket(bind, port)),
             name,
             filter_chains: entry.chains,
@@ -247,25 +270,23 @@ impl Builder<'_> {
         let view = self.view();
         let client = self.outgoing.client;
         let filters = match &client.scope.outbound {
-            OutboundPolicy::Egress(destination) => {
-                self.outgoing.filters_to(&egress_cluster(client, destination))
-            }
+            OutboundPolicy::Egress(destination) => self
+                .outgoing
+                .filters_to(&egress_cluster(client, destination)),
             policy => {
                 let cluster = match policy {
                     OutboundPolicy::AllowAny => cluster_name::PASSTHROUGH,
                     _ => cluster_name::BLACK_HOLE,
                 };
                 let (mesh, policies) = (&client.snapshot.mesh, self.outgoing.policies);
-                network_filters::tcp_to(
-                    cluster,
-                    Side::Outbound,
-                    &view.capabilities,
-                    policies,
-                    mesh,
-                )
+                network_filters::tcp_to(cluster, Side::Outbound, &view.capabilities, policies, mesh)
             }
         };
-        FilterChain { name: name.to_owned(), filters, ..Default::default() }
+        FilterChain {
+            name: name.to_owned(),
+            filters,
+            ..Default::default()
+        }
     }
 
     fn virtual_outbound(&self, snapshot: &Snapshot) -> Resource {
@@ -335,7 +356,14 @@ fn addresses(
         .into_iter()
         .filter(|net| usable(net) && !net.addr().is_unspecified())
         .collect();
-    let single = nets.iter().filter(|net| is_single(net)).map(|net| net.addr().to_string());
-    let ranges = nets.iter().filter(|net| !is_single(net)).map(IpNet::trunc).collect();
+    let single = nets
+        .iter()
+        .filter(|net| is_single(net))
+        .map(|net| net.addr().to_string());
+    let ranges = nets
+        .iter()
+        .filter(|net| !is_single(net))
+        .map(IpNet::trunc)
+        .collect();
     (single.collect(), ranges)
 }

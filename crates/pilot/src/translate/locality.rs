@@ -20,7 +20,12 @@ pub struct Group<'a> {
 impl<'a> Group<'a> {
     pub fn new(place: Locality, endpoints: Vec<(LbEndpoint, &'a Endpoint)>) -> Self {
         let weight = total(&endpoints);
-        Self { place, endpoints, weight, priority: 0 }
+        Self {
+            place,
+            endpoints,
+            weight,
+            priority: 0,
+        }
     }
 }
 
@@ -36,7 +41,10 @@ pub fn apply<'a>(
     setting: &LocalityLbSetting,
     key: &EndpointsKey,
 ) -> Vec<Group<'a>> {
-    let rule = setting.distribute.iter().find(|rule| key.locality.is_within(&rule.from));
+    let rule = setting
+        .distribute
+        .iter()
+        .find(|rule| key.locality.is_within(&rule.from));
     if let Some(rule) = rule {
         return distribute(groups, rule);
     }
@@ -57,8 +65,11 @@ pub fn apply<'a>(
 fn distribute<'a>(mut groups: Vec<Group<'a>>, rule: &Distribute) -> Vec<Group<'a>> {
     let mut taken = vec![false; groups.len()];
     // The most specific target claims its places first.
-    let mut targets: Vec<(&String, u32)> =
-        rule.to.iter().map(|(place, weight)| (place, *weight)).collect();
+    let mut targets: Vec<(&String, u32)> = rule
+        .to
+        .iter()
+        .map(|(place, weight)| (place, *weight))
+        .collect();
     targets.sort_by_key(|(place, _)| std::cmp::Reverse(place.split('/').count()));
     for (place, weight) in targets {
         let members: Vec<usize> = (0..groups.len())
@@ -94,7 +105,10 @@ fn by_distance<'a>(
     for group in &mut groups {
         let mut distance = key.locality.distance(&group.place);
         if distance == 3 {
-            let rule = setting.failover.iter().find(|rule| rule.from == key.locality.region);
+            let rule = setting
+                .failover
+                .iter()
+                .find(|rule| rule.from == key.locality.region);
             if rule.is_some_and(|rule| rule.to != group.place.region) {
                 distance = 4;
             }
@@ -127,7 +141,10 @@ fn by_labels<'a>(
     for group in groups {
         let mut parts: BTreeMap<u32, Vec<(LbEndpoint, &'a Endpoint)>> = BTreeMap::new();
         for endpoint in group.endpoints {
-            parts.entry(rank(&endpoint.1.labels)).or_default().push(endpoint);
+            parts
+                .entry(rank(&endpoint.1.labels))
+                .or_default()
+                .push(endpoint);
         }
         for (priority, endpoints) in parts {
             let mut part = Group::new(group.place.clone(), endpoints);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use envoy_api::any::pack;
 use envoy_api::core::{
-    Address, AggregatedConfigSource, ConfigSource, Metadata, Pipe, SocketAddress,
-    TransportSocket, address, config_source, socket_address,
+    Address, AggregatedConfigSource, ConfigSource, Metadata, Pipe, SocketAddress, TransportSocket,
+    address, config_source, socket_address,
 };
 use prost_types::{Struct, Value, value::Kind};
 
@@ -17,13 +17,20 @@ pub fn socket(host: &str, port: u16) -> Address {
         port_specifier: Some(socket_address::PortSpecifier::PortValue(port.into())),
         ..Default::default()
     };
-    Address { address: Some(address::Address::SocketAddress(address)) }
+    Address {
+        address: Some(address::Address::SocketAddress(address)),
+    }
 }
 
 /// A unix socket's address.
 pub fn pipe(path: &str) -> Address {
-    let pipe = Pipe { path: path.to_owned(), ..Default::default() };
-    Address { address: Some(address::Address::Pipe(pipe)) }
+    let pipe = Pipe {
+        path: path.to_owned(),
+        ..Default::default()
+    };
+    Address {
+        address: Some(address::Address::Pipe(pipe)),
+    }
 }
 
 /// Over the stream on which the asking resource came; no time limit for the first answer.
@@ -51,36 +58,52 @@ pub fn seconds(value: u64) -> prost_types::Duration {
 
 /// Metadata under one filter's name.
 pub fn metadata(filter: &str, fields: impl IntoIterator<Item = (&'static str, Value)>) -> Metadata {
-    let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let fields = fields
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
     let mut metadata = Metadata::default();
-    metadata.filter_metadata.insert(filter.to_owned(), Struct { fields });
+    metadata
+        .filter_metadata
+        .insert(filter.to_owned(), Struct { fields });
     metadata
 }
 
 pub fn text(value: impl Into<String>) -> Value {
-    Value { kind: Some(Kind::StringValue(value.into())) }
+    Value {
+        kind: Some(Kind::StringValue(value.into())),
+    }
 }
 
 pub fn boolean(value: bool) -> Value {
-    Value { kind: Some(Kind::BoolValue(value)) }
+    Value {
+        kind: Some(Kind::BoolValue(value)),
+    }
 }
 
 pub fn list(values: Vec<Value>) -> Value {
-    Value { kind: Some(Kind::ListValue(prost_types::ListValue { values })) }
+    Value {
+        kind: Some(Kind::ListValue(prost_types::ListValue { values })),
+    }
 }
 
 pub fn object(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
-    let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    Value { kind: Some(Kind::StructValue(Struct { fields })) }
+    let fields = fields
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
+    Value {
+        kind: Some(Kind::StructValue(Struct { fields })),
+    }
 }
 
 /// The socket that speaks plain text.
 pub fn raw_buffer() -> TransportSocket {
     TransportSocket {
         name: "envoy.transport_sockets.raw_buffer".to_owned(),
-        config_type: Some(envoy_api::core::transport_socket::ConfigType::TypedConfig(pack(
-            &envoy_api::raw_buffer::RawBuffer {},
-        ))),
+        config_type: Some(envoy_api::core::transport_socket::ConfigType::TypedConfig(
+            pack(&envoy_api::raw_buffer::RawBuffer {}),
+        )),
     }
 }
 
@@ -107,5 +130,9 @@ pub fn is_single(net: &ipnet::IpNet) -> bool {
 
 /// `[::1]` for IPv6, as authorities write it.
 pub fn bracketed(address: &str) -> String {
-    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
+    if address.contains(':') {
+        format!("[{address}]")
+    } else {
+        address.to_owned()
+    }
 }

@@ -57,8 +57,16 @@ fn info(service: &Service, ips: Vec<String>) -> NameInfo {
     NameInfo {
         ips,
         registry: if platform { "Kubernetes" } else { "External" }.to_owned(),
-        shortname: if platform { service.name.clone() } else { String::new() },
-        namespace: if platform { service.key.namespace.clone() } else { String::new() },
+        shortname: if platform {
+            service.name.clone()
+        } else {
+            String::new()
+        },
+        namespace: if platform {
+            service.key.namespace.clone()
+        } else {
+            String::new()
+        },
     }
 }
 
@@ -71,7 +79,9 @@ fn headless(
     let set = snapshot.endpoints.read(&service.key);
     let mut all = Vec::new();
     for endpoint in &set.endpoints {
-        let EndpointAddress::Ip(address) = endpoint.address else { continue };
+        let EndpointAddress::Ip(address) = endpoint.address else {
+            continue;
+        };
         if endpoint.health != Health::Healthy && !service.publish_not_ready {
             continue;
         }
@@ -79,7 +89,9 @@ fn headless(
         if !all.contains(&address) {
             all.push(address.clone());
         }
-        let Some(hostname) = &endpoint.hostname else { continue };
+        let Some(hostname) = &endpoint.hostname else {
+            continue;
+        };
         let mine = endpoint.subdomain.as_deref() == Some(service.name.as_str());
         if mine && !hostname.is_empty() {
             let host = format!("{hostname}.{}", service.key.hostname);

@@ -13,11 +13,11 @@ use envoy_api::tcp_proxy::{TcpProxy, tcp_proxy};
 use mesh_api::mesh_config::{MeshConfig, NormalizationType};
 use prost_types::Any;
 
+use super::access_log;
 use super::http_filters::{self, Side};
 use super::message::{ads, duration, seconds};
 use super::peer_headers::PeerHeaders;
 use super::rbac::RbacFilters;
-use super::access_log;
 use crate::cluster_name::Outbound;
 use crate::model::{Capabilities, Protocol};
 
@@ -43,7 +43,10 @@ pub struct Http<'a> {
 }
 
 fn named(name: &str, config: Any) -> Filter {
-    Filter { name: name.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
+    Filter {
+        name: name.to_owned(),
+        config_type: Some(filter::ConfigType::TypedConfig(config)),
+    }
 }
 
 /// The HTTP connection manager.
@@ -60,7 +63,9 @@ pub fn http(options: Http<'_>) -> Filter {
     } else {
         PathWithEscapedSlashesAction::KeepUnchanged
     };
-    let idle = options.idle_timeout_ms.map(std::time::Duration::from_millis);
+    let idle = options
+        .idle_timeout_ms
+        .map(std::time::Duration::from_millis);
     let (forward, details) = client_certificate(side);
     let http1 = options.http10.then(|| Http1ProtocolOptions {
         accept_http_10: true,
@@ -81,7 +86,12 @@ pub fn http(options: Http<'_>) -> Filter {
             ..Default::default()
         }),
         http_protocol_options: http1,
-        server_name: if side == Side::Outbound { "" } else { "istio-envoy" }.to_owned(),
+        server_name: if side == Side::Outbound {
+            ""
+        } else {
+            "istio-envoy"
+        }
+        .to_owned(),
         server_header_transformation: ServerHeaderTransformation::Overwrite as i32,
         stream_idle_timeout: Some(seconds(0)),
         access_log: access_log::logs(mesh),
@@ -106,12 +116,18 @@ pub fn http(options: Http<'_>) -> Filter {
         }),
         ..Default::default()
     };
-    named("envoy.filters.network.http_connection_manager", pack(&manager))
+    named(
+        "envoy.filters.network.http_connection_manager",
+        pack(&manager),
+    )
 }
 
 fn client_certificate(
     side: Side,
-) -> (ForwardClientCertDetails, Option<SetCurrentClientCertDetails>) {
+) -> (
+    ForwardClientCertDetails,
+    Option<SetCurrentClientCertDetails>,
+) {
     let details = |cert| SetCurrentClientCertDetails {
         subject: Some(true),
         cert,
@@ -120,7 +136,10 @@ fn client_certificate(
         ..Default::default()
     };
     match side {
-        Side::Inbound => (ForwardClientCertDetails::AppendForward, Some(details(false))),
+        Side::Inbound => (
+            ForwardClientCertDetails::AppendForward,
+            Some(details(false)),
+        ),
         Side::Gateway => (ForwardClientCertDetails::SanitizeSet, Some(details(true))),
         Side::Outbound => (ForwardClientCertDetails::Sanitize, None),
     }
@@ -161,11 +180,13 @@ pub fn tcp(options: Tcp<'_>) -> Vec<Filter> {
         many => tcp_proxy::ClusterSpecifier::WeightedClusters(tcp_proxy::WeightedCluster {
             clusters: many
                 .iter()
-                .map(|(name, weight)| tcp_proxy::weighted_cluster::ClusterWeight {
-                    name: name.clone(),
-                    weight: *weight,
-                    metadata_match: None,
-                })
+                .map(
+                    |(name, weight)| tcp_proxy::weighted_cluster::ClusterWeight {
+                        name: name.clone(),
+                        weight: *weight,
+                        metadata_match: None,
+                    },
+                )
                 .collect(),
         }),
     };
@@ -205,6 +226,11 @@ pub fn weighted(targets: Vec<(Outbound, i32)>) -> Vec<(String, u32)> {
     targets
         .into_iter()
         .filter(|(_, weight)| alone || *weight > 0)
-        .map(|(cluster, weight)| (cluster.to_string(), u32::try_from(weight.max(1)).unwrap_or(1)))
+        .map(|(cluster, weight)| {
+            (
+                cluster.to_string(),
+                u32::try_from(weight.max(1)).unwrap_or(1),
+            )
+        })
         .collect()
 }

@@ -19,8 +19,12 @@ pub const FILTER: &str = "envoy.filters.http.header_mutation";
 const ID: &str = "x-envoy-peer-metadata-id";
 const METADATA: &str = "x-envoy-peer-metadata";
 /// The labels that telemetry shows.
-const LABELS: [&str; 4] =
-    ["service.istio.io/canonical-name", "service.istio.io/canonical-revision", "app", "version"];
+const LABELS: [&str; 4] = [
+    "service.istio.io/canonical-name",
+    "service.istio.io/canonical-revision",
+    "app",
+    "version",
+];
 
 /// What a proxy tells its peers about itself.
 pub struct PeerHeaders {
@@ -34,7 +38,9 @@ impl PeerHeaders {
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), text(view.labels.get(*name)?))))
             .collect();
-        let labels = Value { kind: Some(Kind::StructValue(Struct { fields: labels })) };
+        let labels = Value {
+            kind: Some(Kind::StructValue(Struct { fields: labels })),
+        };
         let fields = [
             ("NAME", text(&view.name)),
             ("NAMESPACE", text(&view.namespace)),
@@ -42,7 +48,10 @@ impl PeerHeaders {
             ("CLUSTER_ID", text(&view.cluster)),
             ("LABELS", labels),
         ];
-        let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let fields = fields
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
         let bytes = Struct { fields }.encode_to_vec();
         Self {
             id: view.id.clone(),
@@ -53,20 +62,32 @@ impl PeerHeaders {
 
 /// Outbound: tells who calls, and takes the answer off. Inbound (`None`): takes it off.
 pub fn mutation(own: Option<&PeerHeaders>) -> HeaderMutation {
-    let remove = || [ID, METADATA].map(|name| action(Action::Remove(name.to_owned()))).to_vec();
+    let remove = || {
+        [ID, METADATA]
+            .map(|name| action(Action::Remove(name.to_owned())))
+            .to_vec()
+    };
     let mutations = match own {
         Some(own) => Mutations {
             request_mutations: vec![set(ID, &own.id), set(METADATA, &own.metadata)],
             response_mutations: remove(),
             ..Default::default()
         },
-        None => Mutations { request_mutations: remove(), ..Default::default() },
+        None => Mutations {
+            request_mutations: remove(),
+            ..Default::default()
+        },
     };
-    HeaderMutation { mutations: Some(mutations), ..Default::default() }
+    HeaderMutation {
+        mutations: Some(mutations),
+        ..Default::default()
+    }
 }
 
 fn action(action: Action) -> Mutation {
-    Mutation { action: Some(action) }
+    Mutation {
+        action: Some(action),
+    }
 }
 
 fn set(name: &str, value: &str) -> Mutation {

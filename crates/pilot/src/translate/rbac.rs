@@ -54,7 +54,10 @@ impl RbacFilters {
     pub fn http(&self) -> impl Iterator<Item = HttpFilter> {
         self.http.iter().map(|(action, rules)| {
             let config = envoy_api::rbac_http::Rbac {
-                rules: rules.enforced.clone().map(|policies| wire(*action, policies)),
+                rules: rules
+                    .enforced
+                    .clone()
+                    .map(|policies| wire(*action, policies)),
                 shadow_rules: rules.shadow.clone().map(|policies| wire(*action, policies)),
                 shadow_rules_stat_prefix: shadow_prefix(*action, rules),
                 ..Default::default()
@@ -70,7 +73,10 @@ impl RbacFilters {
     pub fn network(&self) -> impl Iterator<Item = Filter> {
         self.tcp.iter().map(|(action, rules)| {
             let config = envoy_api::rbac_network::Rbac {
-                rules: rules.enforced.clone().map(|policies| wire(*action, policies)),
+                rules: rules
+                    .enforced
+                    .clone()
+                    .map(|policies| wire(*action, policies)),
                 shadow_rules: rules.shadow.clone().map(|policies| wire(*action, policies)),
                 shadow_rules_stat_prefix: shadow_prefix(*action, rules),
                 stat_prefix: "tcp.".to_owned(),
@@ -96,7 +102,11 @@ fn shadow_prefix(action: WireAction, rules: &Rules) -> String {
 }
 
 fn wire(action: WireAction, policies: BTreeMap<String, Policy>) -> rbac::Rbac {
-    rbac::Rbac { action: action as i32, policies, ..Default::default() }
+    rbac::Rbac {
+        action: action as i32,
+        policies,
+        ..Default::default()
+    }
 }
 
 fn rules(
@@ -107,7 +117,11 @@ fn rules(
 ) -> Rules {
     let mut rules = Rules::default();
     for entry in group {
-        let target = if entry.dry_run { &mut rules.shadow } else { &mut rules.enforced };
+        let target = if entry.dry_run {
+            &mut rules.shadow
+        } else {
+            &mut rules.enforced
+        };
         let policies = target.get_or_insert_default();
         let (namespace, name) = (&entry.key.namespace, &entry.key.name);
         for (index, rule) in entry.spec.rules.iter().enumerate() {
@@ -119,7 +133,10 @@ fn rules(
                 tcp,
             };
             if let Some(policy) = rbac_rule::translate(rule, &context) {
-                policies.insert(format!("ns[{namespace}]-policy[{name}]-rule[{index}]"), policy);
+                policies.insert(
+                    format!("ns[{namespace}]-policy[{name}]-rule[{index}]"),
+                    policy,
+                );
             }
         }
     }

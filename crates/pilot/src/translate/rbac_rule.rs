@@ -34,22 +34,32 @@ type Made<T> = Result<T, NotExpressible>;
 pub fn translate(rule: &Rule, context: &Context<'_>) -> Option<Policy> {
     let empty_operation = Operation::default();
     let empty_source = Source::default();
-    let mut operations: Vec<&Operation> =
-        rule.to.iter().map(|to| to.operation.as_ref().unwrap_or(&empty_operation)).collect();
+    let mut operations: Vec<&Operation> = rule
+        .to
+        .iter()
+        .map(|to| to.operation.as_ref().unwrap_or(&empty_operation))
+        .collect();
     if operations.is_empty() {
         operations.push(&empty_operation);
     }
-    let mut sources: Vec<&Source> =
-        rule.from.iter().map(|from| from.source.as_ref().unwrap_or(&empty_source)).collect();
+    let mut sources: Vec<&Source> = rule
+        .from
+        .iter()
+        .map(|from| from.source.as_ref().unwrap_or(&empty_source))
+        .collect();
     if sources.is_empty() {
         sources.push(&empty_source);
     }
     let mut policy = Policy::default();
     for operation in operations {
-        policy.permissions.push(permission(operation, &rule.when, context).ok()?);
+        policy
+            .permissions
+            .push(permission(operation, &rule.when, context).ok()?);
     }
     for source in sources {
-        policy.principals.push(principal(source, &rule.when, context).ok()?);
+        policy
+            .principals
+            .push(principal(source, &rule.when, context).ok()?);
     }
     Some(policy)
 }
@@ -60,7 +70,7 @@ fn join<T>(
     (values, not_values): (&[String], &[String]),
     context: &Context<'_>,
     make: impl Fn(&str) -> Made<Vec<T>>,
-    (or, not): (fn(Vec<T>) -> T, fn(T) -> T),
+    (or, not): Joiner<T>,
 ) -> Made<()> {
     for (list, negated) in [(values, false), (not_values, true)] {
         let mut made = Vec::new();
@@ -95,17 +105,20 @@ fn principal_not(inner: Principal) -> Principal {
     id(Identifier::NotId(Box::new(inner)))
 }
 
-const PERMISSION: (fn(Vec<Permission>) -> Permission, fn(Permission) -> Permission) =
-    (permission_or, permission_not);
-const PRINCIPAL: (fn(Vec<Principal>) -> Principal, fn(Principal) -> Principal) =
-    (principal_or, principal_not);
+/// How alternatives are joined, and how one is negated.
+type Joiner<T> = (fn(Vec<T>) -> T, fn(T) -> T);
+
+const PERMISSION: Joiner<Permission> = (permission_or, permission_not);
+const PRINCIPAL: Joiner<Principal> = (principal_or, principal_not);
 
 fn wire(rule: Wire) -> Permission {
     Permission { rule: Some(rule) }
 }
 
 fn id(identifier: Identifier) -> Principal {
-    Principal { identifier: Some(identifier) }
+    Principal {
+        identifier: Some(identifier),
+    }
 }
 
 fn permission(
@@ -115,23 +128,56 @@ fn permission(
 ) -> Made<Permission> {
     let mut all = Vec::new();
     let o = operation;
-    let http = |make: Permission| if context.tcp { Err(NotExpressible) } else { Ok(vec![make]) };
+    let http = |make: Permission| {
+        if context.tcp {
+            Err(NotExpressible)
+        } else {
+            Ok(vec![make])
+        }
+    };
     let host = |text: &str| http(wire(Wire::Header(value::header(":authority", text, true))));
     let method = |text: &str| http(wire(Wire::Header(value::header(":method", text, false))));
     let path = |text: &str| http(path_permission(text));
     let port = |text: &str| port_permission(text);
-    join(&mut all, (&o.hosts, &o.not_hosts), context, host, PERMISSION)?;
-    join(&mut all, (&o.methods, &o.not_methods), context, method, PERMISSION)?;
-    join(&mut all, (&o.paths, &o.not_paths), context, path, PERMISSION)?;
-    join(&mut all, (&o.ports, &o.not_ports), context, port, PERMISSION)?;
-    for condition in when.iter().filter(|condition| of_destination(&condition.key)) {
+    join(
+        &mut all,
+        (&o.hosts, &o.not_hosts),
+        context,
+        host,
+        PERMISSION,
+    )?;
+    join(
+        &mut all,
+        (&o.methods, &o.not_methods),
+        context,
+        method,
+        PERMISSION,
+    )?;
+    join(
+        &mut all,
+        (&o.paths, &o.not_paths),
+        context,
+        path,
+        PERMISSION,
+    )?;
+    join(
+        &mut all,
+        (&o.ports, &o.not_ports),
+        context,
+        port,
+        PERMISSION,
+    )?;
+    for condition in when
+        .iter()
+        .filter(|condition| of_destination(&condition.key))
+    {
         let lists = (condition.values.as_slice(), condition.not_values.as_slice());
         let make = |text: &str| match condition.key.as_str() {
             "destination.ip" => Ok(vec![wire(Wire::DestinationIp(range(text)?))]),
             "destination.port" => port_permission(text),
-            "connection.sni" => {
-                Ok(vec![wire(Wire::RequestedServerName(value::string(text, false)))])
-            }
+            "connection.sni" => Ok(vec![wire(Wire::RequestedServerName(value::string(
+                text, false,
+            )))]),
             _ => Err(NotExpressible),
         };
         join(&mut all, lists, context, make, PERMISSION)?;
@@ -143,8 +189,10 @@ fn permission(
 }
 
 fn of_destination(key: &str) -> bool {
-    matches!(key, "destination.ip" | "destination.port" | "connection.sni")
-        || key.starts_with("experimental.")
+    matches!(
+        key,
+        "destination.ip" | "destination.port" | "connection.sni"
+    ) || key.starts_with("experimental.")
 }
 
 fn port_permission(text: &str) -> Made<Vec<Permission>> {
@@ -164,7 +212,9 @@ fn path_permission(text: &str) -> Permission {
             typed_config: Some(value::uri_template(&template)),
         }));
     }
-    let matcher = PathMatcher { rule: Some(path_matcher::Rule::Path(value::string(text, false))) };
+    let matcher = PathMatcher {
+        rule: Some(path_matcher::Rule::Path(value::string(text, false))),
+    };
     wire(Wire::UrlPath(matcher))
 }
 
@@ -177,7 +227,9 @@ fn principal(source: &Source, when: &[Condition], context: &Context<'_>) -> Made
         namespace: context.namespace,
     };
     let named = |matcher: StringMatcher| {
-        id(Identifier::Authenticated(principal::Authenticated { principal_name: Some(matcher) }))
+        id(Identifier::Authenticated(principal::Authenticated {
+            principal_name: Some(matcher),
+        }))
     };
     let many = |matchers: Vec<StringMatcher>| Ok(matchers.into_iter().map(named).collect());
     let principals = |text: &str| many(identity.principal(text));
@@ -187,16 +239,55 @@ fn principal(source: &Source, when: &[Condition], context: &Context<'_>) -> Made
     let direct = |text: &str| Ok(vec![id(Identifier::DirectRemoteIp(range(text)?))]);
     let remote = |text: &str| Ok(vec![id(Identifier::RemoteIp(range(text)?))]);
     let tokens = |_: &str| Err(NotExpressible);
-    join(&mut all, (&s.service_accounts, &s.not_service_accounts), context, accounts, PRINCIPAL)?;
-    join(&mut all, (&s.principals, &s.not_principals), context, principals, PRINCIPAL)?;
-    let token_lists = (s.request_principals.as_slice(), s.not_request_principals.as_slice());
+    join(
+        &mut all,
+        (&s.service_accounts, &s.not_service_accounts),
+        context,
+        accounts,
+        PRINCIPAL,
+    )?;
+    join(
+        &mut all,
+        (&s.principals, &s.not_principals),
+        context,
+        principals,
+        PRINCIPAL,
+    )?;
+    let token_lists = (
+        s.request_principals.as_slice(),
+        s.not_request_principals.as_slice(),
+    );
     join(&mut all, token_lists, context, tokens, PRINCIPAL)?;
-    join(&mut all, (&s.namespaces, &s.not_namespaces), context, namespaces, PRINCIPAL)?;
-    join(&mut all, (&s.ip_blocks, &s.not_ip_blocks), context, direct, PRINCIPAL)?;
-    let remotes = (s.remote_ip_blocks.as_slice(), s.not_remote_ip_blocks.as_slice());
+    join(
+        &mut all,
+        (&s.namespaces, &s.not_namespaces),
+        context,
+        namespaces,
+        PRINCIPAL,
+    )?;
+    join(
+        &mut all,
+        (&s.ip_blocks, &s.not_ip_blocks),
+        context,
+        direct,
+        PRINCIPAL,
+    )?;
+    let remotes = (
+        s.remote_ip_blocks.as_slice(),
+        s.not_remote_ip_blocks.as_slice(),
+    );
     join(&mut all, remotes, context, remote, PRINCIPAL)?;
-    join(&mut all, (&s.trust_domains, &s.not_trust_domains), context, domains, PRINCIPAL)?;
-    for condition in when.iter().filter(|condition| !of_destination(&condition.key)) {
+    join(
+        &mut all,
+        (&s.trust_domains, &s.not_trust_domains),
+        context,
+        domains,
+        PRINCIPAL,
+    )?;
+    for condition in when
+        .iter()
+        .filter(|condition| !of_destination(&condition.key))
+    {
         let lists = (condition.values.as_slice(), condition.not_values.as_slice());
         let make = |text: &str| match condition.key.as_str() {
             "source.principal" => principals(text),
@@ -206,9 +297,9 @@ fn principal(source: &Source, when: &[Condition], context: &Context<'_>) -> Made
             "source.ip" => direct(text),
             "remote.ip" => remote(text),
             key => match request_header(key) {
-                Some(name) if !context.tcp => {
-                    Ok(vec![id(Identifier::Header(value::header(name, text, false)))])
-                }
+                Some(name) if !context.tcp => Ok(vec![id(Identifier::Header(value::header(
+                    name, text, false,
+                )))]),
                 _ => Err(NotExpressible),
             },
         };

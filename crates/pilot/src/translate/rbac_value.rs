@@ -21,7 +21,9 @@ struct UriTemplateMatchConfig {
 }
 
 pub fn uri_template(template: &str) -> Any {
-    let config = UriTemplateMatchConfig { path_template: template.to_owned() };
+    let config = UriTemplateMatchConfig {
+        path_template: template.to_owned(),
+    };
     Any {
         type_url: "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.\
             UriTemplateMatchConfig"
@@ -41,7 +43,10 @@ pub fn string(text: &str, ignore_case: bool) -> StringMatcher {
     } else {
         MatchPattern::Exact(text.to_owned())
     };
-    StringMatcher { match_pattern: Some(pattern), ignore_case }
+    StringMatcher {
+        match_pattern: Some(pattern),
+        ignore_case,
+    }
 }
 
 pub fn header(name: &str, text: &str, ignore_case: bool) -> HeaderMatcher {
@@ -100,16 +105,23 @@ impl Identity<'_> {
     pub fn service_account(&self, text: &str) -> StringMatcher {
         let (namespace, account) = text.split_once('/').unwrap_or((self.namespace, text));
         let (namespace, account) = (quote(namespace), quote(account));
-        safe_regex(format!("{SPIFFE}.+/ns/{namespace}/(.+/|)sa/{account}(/.+)?"))
+        safe_regex(format!(
+            "{SPIFFE}.+/ns/{namespace}/(.+/|)sa/{account}(/.+)?"
+        ))
     }
 
     /// `TRUST-DOMAIN/ns/…/sa/…`; the mesh's own trust domain stands for its aliases too.
     pub fn principal(&self, text: &str) -> Vec<StringMatcher> {
-        self.aliased(text).iter().map(|text| one_principal(text)).collect()
+        self.aliased(text)
+            .iter()
+            .map(|text| one_principal(text))
+            .collect()
     }
 
     fn aliased(&self, text: &str) -> Vec<String> {
-        let Some((domain, rest)) = text.split_once('/') else { return vec![text.to_owned()] };
+        let Some((domain, rest)) = text.split_once('/') else {
+            return vec![text.to_owned()];
+        };
         let known = || std::iter::once(self.trust_domain).chain(self.aliases.iter().map(|a| &**a));
         let matches = |td: &str| match domain.strip_prefix('*') {
             Some(suffix) => td.ends_with(suffix),
@@ -122,7 +134,11 @@ impl Identity<'_> {
         let mut all = Vec::new();
         for td in known() {
             let kept = domain.starts_with('*') && matches(td);
-            let one = if kept { text.to_owned() } else { format!("{td}/{rest}") };
+            let one = if kept {
+                text.to_owned()
+            } else {
+                format!("{td}/{rest}")
+            };
             if !all.contains(&one) {
                 all.push(one);
             }

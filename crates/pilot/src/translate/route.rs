@@ -83,14 +83,22 @@ fn applies(
     port: u16,
 ) -> bool {
     let claims = |name: &String| name.starts_with(route_match::CLAIM_PREFIX);
-    if written.headers.keys().chain(written.without_headers.keys()).any(claims) {
+    if written
+        .headers
+        .keys()
+        .chain(written.without_headers.keys())
+        .any(claims)
+    {
         return false;
     }
     if written.port != 0 && written.port != u32::from(port) {
         return false;
     }
     if !written.gateways.is_empty() {
-        return written.gateways.iter().any(|name| gateways.contains(name.as_str()));
+        return written
+            .gateways
+            .iter()
+            .any(|name| gateways.contains(name.as_str()));
     }
     selects(&written.source_labels, &view.labels)
         && (written.source_namespace.is_empty() || written.source_namespace == view.namespace)
@@ -130,7 +138,12 @@ fn one_route(
     } else if let Some(response) = &written.direct_response {
         route::Action::DirectResponse(direct_response(response))
     } else {
-        route::Action::Route(forward(written, &wire_match.path_specifier, &headers, place)?)
+        route::Action::Route(forward(
+            written,
+            &wire_match.path_specifier,
+            &headers,
+            place,
+        )?)
     };
     let decorated = matches!(action, route::Action::Route(_));
     let operation = operation(&action, object, place.port, &wire_match.path_specifier);
@@ -138,7 +151,10 @@ fn one_route(
         name,
         r#match: Some(wire_match),
         metadata: Some(metadata("istio", [("config", text(config))])),
-        decorator: decorated.then(|| Decorator { operation, propagate: None }),
+        decorator: decorated.then_some(Decorator {
+            operation,
+            propagate: None,
+        }),
         typed_per_filter_config: route_filters::per_route(written),
         request_headers_to_add: headers.request_add,
         request_headers_to_remove: headers.request_remove,
@@ -175,7 +191,10 @@ fn operation(
 
 /// The cluster of a destination: its own port, else the service's only one, else the listener's.
 pub fn cluster(destination: &Destination, place: &Place<'_>) -> Outbound {
-    let written = destination.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
+    let written = destination
+        .port
+        .as_ref()
+        .and_then(|port| u16::try_from(port.number).ok());
     let port = written.unwrap_or_else(|| {
         let service = place.destinations.service(&destination.host);
         match service.as_deref().map(|service| service.ports.as_slice()) {
@@ -231,14 +250,20 @@ fn forward(
     let mut action = timeouts(written.timeout);
     let live: Vec<&HttpRouteDestination> = match written.route.as_slice() {
         [only] => vec![only],
-        many => many.iter().filter(|destination| destination.weight > 0).collect(),
+        many => many
+            .iter()
+            .filter(|destination| destination.weight > 0)
+            .collect(),
     };
     let targets: Vec<(&HttpRouteDestination, Outbound)> = live
         .into_iter()
         .filter_map(|route| Some((route, cluster(route.destination.as_ref()?, place))))
         .collect();
-    action.hash_policy =
-        targets.iter().find_map(|(_, c)| place.destinations.hash_policy(c)).into_iter().collect();
+    action.hash_policy = targets
+        .iter()
+        .find_map(|(_, c)| place.destinations.hash_policy(c))
+        .into_iter()
+        .collect();
     action.retry_policy = route_retry::policy(
         written.retries.as_ref(),
         place.mesh.default_http_retry_policy.as_ref(),
@@ -260,7 +285,11 @@ fn weighted(targets: &[(&HttpRouteDestination, Outbound)]) -> ClusterSpecifier {
     let alone = targets.len() == 1;
     let weights = targets.iter().map(|(route, cluster)| {
         let headers = route_headers::translate(route.headers.as_ref());
-        let weight = if alone { 100 } else { u32::try_from(route.weight).unwrap_or_default() };
+        let weight = if alone {
+            100
+        } else {
+            u32::try_from(route.weight).unwrap_or_default()
+        };
         ClusterWeight {
             name: cluster.to_string(),
             weight: Some(weight),
@@ -314,10 +343,11 @@ fn rewrite(
 
 fn mirrors(written: &HttpRoute, place: &Place<'_>) -> Vec<RequestMirrorPolicy> {
     let old = written.mirror.as_ref().map(|destination| {
-        let percentage = written
-            .mirror_percentage
-            .clone()
-            .or_else(|| written.mirror_percent.map(|value| Percent { value: f64::from(value) }));
+        let percentage = written.mirror_percentage.clone().or_else(|| {
+            written.mirror_percent.map(|value| Percent {
+                value: f64::from(value),
+            })
+        });
         (destination, percentage)
     });
     let listed = written
@@ -356,8 +386,9 @@ fn redirect_action(written: &HttpRedirect, place: &Place<'_>) -> Option<Redirect
         ..Default::default()
     };
     if !written.prefix_rewrite.is_empty() {
-        action.path_rewrite_specifier =
-            Some(PathRewriteSpecifier::PrefixRewrite(written.prefix_rewrite.clone()));
+        action.path_rewrite_specifier = Some(PathRewriteSpecifier::PrefixRewrite(
+            written.prefix_rewrite.clone(),
+        ));
     } else if !written.uri.is_empty() {
         action.path_rewrite_specifier =
             Some(PathRewriteSpecifier::PathRedirect(written.uri.clone()));
@@ -367,7 +398,11 @@ fn redirect_action(written: &HttpRedirect, place: &Place<'_>) -> Option<Redirect
         action.scheme_rewrite_specifier = Some(SchemeRewriteSpecifier::SchemeRedirect(scheme));
     }
     let own_scheme = if place.tls { "https" } else { "http" };
-    let scheme = if written.scheme.is_empty() { own_scheme } else { &written.scheme };
+    let scheme = if written.scheme.is_empty() {
+        own_scheme
+    } else {
+        &written.scheme
+    };
     action.port_redirect = match &written.redirect_port {
         Some(RedirectPort::Port(port)) => *port,
         Some(RedirectPort::DerivePort(RedirectPortSelection::FromProtocolDefault)) => {
@@ -385,7 +420,10 @@ fn redirect_action(written: &HttpRedirect, place: &Place<'_>) -> Option<Redirect
 }
 
 fn direct_response(written: &HttpDirectResponse) -> DirectResponseAction {
-    let body = written.body.as_ref().and_then(|body| body.specifier.as_ref());
+    let body = written
+        .body
+        .as_ref()
+        .and_then(|body| body.specifier.as_ref());
     let specifier = body.map(|body| match body {
         BodySpecifier::String(text) => data_source::Specifier::InlineString(text.clone()),
         BodySpecifier::Bytes(encoded) => {
@@ -396,8 +434,10 @@ fn direct_response(written: &HttpDirectResponse) -> DirectResponseAction {
     });
     DirectResponseAction {
         status: written.status,
-        body: specifier
-            .map(|specifier| DataSource { specifier: Some(specifier), ..Default::default() }),
+        body: specifier.map(|specifier| DataSource {
+            specifier: Some(specifier),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }

@@ -52,7 +52,10 @@ pub fn hundredths(percent: u32) -> FractionalPercent {
 }
 
 pub fn runtime(percent: FractionalPercent) -> RuntimeFractionalPercent {
-    RuntimeFractionalPercent { default_value: Some(percent), runtime_key: String::new() }
+    RuntimeFractionalPercent {
+        default_value: Some(percent),
+        runtime_key: String::new(),
+    }
 }
 
 fn fault(written: &HttpFaultInjection) -> Option<HttpFault> {
@@ -61,17 +64,26 @@ fn fault(written: &HttpFaultInjection) -> Option<HttpFault> {
     if delay.is_none() && abort.is_none() {
         return None;
     }
-    Some(HttpFault { delay, abort, ..Default::default() })
+    Some(HttpFault {
+        delay,
+        abort,
+        ..Default::default()
+    })
 }
 
 fn delay(written: &Delay) -> Option<FaultDelay> {
-    let Some(DelayType::FixedDelay(value)) = written.http_delay_type.as_ref() else { return None };
+    let Some(DelayType::FixedDelay(value)) = written.http_delay_type.as_ref() else {
+        return None;
+    };
     let percentage = match &written.percentage {
         Some(percentage) => millionths(percentage),
         None => hundredths(u32::try_from(written.percent).unwrap_or_default()),
     };
     let specifier = fault_delay::FaultDelaySecifier::FixedDelay(duration(*value));
-    Some(FaultDelay { percentage: Some(percentage), fault_delay_secifier: Some(specifier) })
+    Some(FaultDelay {
+        percentage: Some(percentage),
+        fault_delay_secifier: Some(specifier),
+    })
 }
 
 fn abort(written: &Abort) -> Option<FaultAbort> {
@@ -83,7 +95,11 @@ fn abort(written: &Abort) -> Option<FaultAbort> {
         AbortType::Http2Error(_) => return None,
     };
     // Without a percentage nothing is aborted.
-    let percentage = written.percentage.as_ref().map(millionths).unwrap_or_default();
+    let percentage = written
+        .percentage
+        .as_ref()
+        .map(millionths)
+        .unwrap_or_default();
     Some(FaultAbort {
         percentage: Some(percentage),
         error_type: Some(error),
@@ -116,10 +132,13 @@ fn grpc_status(name: &str) -> Option<u32> {
 }
 
 fn cors(written: &CorsPolicy) -> WireCors {
-    let old = written.allow_origin.iter().map(|origin| match origin.as_str() {
-        "*" => StringMatch::Regex(".*".to_owned()),
-        exact => StringMatch::Exact(exact.to_owned()),
-    });
+    let old = written
+        .allow_origin
+        .iter()
+        .map(|origin| match origin.as_str() {
+            "*" => StringMatch::Regex(".*".to_owned()),
+            exact => StringMatch::Exact(exact.to_owned()),
+        });
     let origins = old.chain(written.allow_origins.iter().cloned());
     let presence = StringMatch::Regex(".*".to_owned());
     let matcher = |origin: StringMatch| {
@@ -130,7 +149,10 @@ fn cors(written: &CorsPolicy) -> WireCors {
         allow_methods: written.allow_methods.join(","),
         allow_headers: written.allow_headers.join(","),
         expose_headers: written.expose_headers.join(","),
-        max_age: written.max_age.map(|age| age.as_secs().to_string()).unwrap_or_default(),
+        max_age: written
+            .max_age
+            .map(|age| age.as_secs().to_string())
+            .unwrap_or_default(),
         allow_credentials: written.allow_credentials,
         filter_enabled: Some(runtime(hundredths(100))),
         forward_not_matching_preflights: Some(

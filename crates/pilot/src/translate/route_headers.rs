@@ -17,12 +17,18 @@ pub struct Mutations {
 /// Reads `headers` of a route or of one destination.
 pub fn translate(headers: Option<&Headers>) -> Mutations {
     let mut mutations = Mutations::default();
-    let Some(headers) = headers else { return mutations };
+    let Some(headers) = headers else {
+        return mutations;
+    };
     if let Some(request) = &headers.request {
         mutations.request_add = additions(request);
         mutations.request_remove = removals(request);
         // The host is not a header of its own in Envoy.
-        let host = request.set.iter().chain(&request.add).find(|(name, _)| is_host(name));
+        let host = request
+            .set
+            .iter()
+            .chain(&request.add)
+            .find(|(name, _)| is_host(name));
         mutations.host = host.map(|(_, value)| value.clone());
     }
     if let Some(response) = &headers.response {
@@ -42,9 +48,10 @@ fn is_internal(name: &str) -> bool {
 }
 
 fn additions(operations: &HeaderOperations) -> Vec<HeaderValueOption> {
-    let set = operations.set.iter().map(|(name, value)| {
-        (name, value, HeaderAppendAction::OverwriteIfExistsOrAdd)
-    });
+    let set = operations
+        .set
+        .iter()
+        .map(|(name, value)| (name, value, HeaderAppendAction::OverwriteIfExistsOrAdd));
     let add = operations
         .add
         .iter()
@@ -64,5 +71,10 @@ fn additions(operations: &HeaderOperations) -> Vec<HeaderValueOption> {
 }
 
 fn removals(operations: &HeaderOperations) -> Vec<String> {
-    operations.remove.iter().filter(|name| !is_internal(name)).cloned().collect()
+    operations
+        .remove
+        .iter()
+        .filter(|name| !is_internal(name))
+        .cloned()
+        .collect()
 }

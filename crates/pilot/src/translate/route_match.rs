@@ -47,9 +47,11 @@ pub fn translate(written: &HttpMatchRequest) -> RouteMatch {
         matcher.treat_missing_header_as_empty = !is_presence(value);
         wire.headers.push(matcher);
     }
-    for (name, value) in
-        [(":method", &written.method), (":authority", &written.authority), (":scheme", &written.scheme)]
-    {
+    for (name, value) in [
+        (":method", &written.method),
+        (":authority", &written.authority),
+        (":scheme", &written.scheme),
+    ] {
         if let Some(value) = value {
             wire.headers.push(header(name, value));
         }
@@ -82,7 +84,10 @@ fn is_presence(value: &StringMatch) -> bool {
 }
 
 pub fn regex(pattern: &str) -> RegexMatcher {
-    RegexMatcher { regex: pattern.to_owned(), ..Default::default() }
+    RegexMatcher {
+        regex: pattern.to_owned(),
+        ..Default::default()
+    }
 }
 
 /// `None` for presence.
@@ -96,7 +101,10 @@ pub fn string(value: &StringMatch) -> Option<StringMatcher> {
         StringMatch::Regex(value) => MatchPattern::SafeRegex(regex(value)),
         StringMatch::Present => return None,
     };
-    Some(StringMatcher { match_pattern: Some(pattern), ..Default::default() })
+    Some(StringMatcher {
+        match_pattern: Some(pattern),
+        ..Default::default()
+    })
 }
 
 fn header(name: &str, value: &StringMatch) -> HeaderMatcher {

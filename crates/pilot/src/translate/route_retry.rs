@@ -2,7 +2,7 @@
 
 use envoy_api::any::pack;
 use envoy_api::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
-use envoy_api::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
+use envoy_api::envoy::extensions::retry::priority::previous_priorities::v3 as previous_priorities;
 use envoy_api::route::RetryPolicy;
 use envoy_api::route::retry_policy::{
     RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
@@ -42,7 +42,9 @@ pub fn policy(
         }
         policy.per_try_timeout = written.per_try_timeout.map(duration);
         if written.retry_remote_localities.unwrap_or(false) {
-            let config = PreviousPrioritiesConfig { update_frequency: 2 };
+            let config = previous_priorities::PreviousPrioritiesConfig {
+                update_frequency: 2,
+            };
             policy.retry_priority = Some(RetryPriority {
                 name: "envoy.retry_priorities.previous_priorities".to_owned(),
                 config_type: Some(retry_priority::ConfigType::TypedConfig(pack(&config))),
@@ -69,7 +71,11 @@ pub fn policy(
 fn parse_retry_on(text: &str) -> (String, Vec<u32>) {
     let mut conditions = Vec::new();
     let mut codes = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    for part in text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
         match part.parse::<u32>() {
             Ok(code) => codes.push(code),
             Err(_) => conditions.push(part),
@@ -90,12 +96,27 @@ mod tests {
         for (text, conditions, codes) in [
             ("5xx,gateway-error", "5xx,gateway-error", vec![]),
             ("503, 504", "retriable-status-codes", vec![503, 504]),
-            ("reset,retriable-status-codes,503", "reset,retriable-status-codes", vec![503]),
+            (
+                "reset,retriable-status-codes,503",
+                "reset,retriable-status-codes",
+                vec![503],
+            ),
         ] {
-            assert_eq!(parse_retry_on(text), (conditions.to_owned(), codes), "{text}");
+            assert_eq!(
+                parse_retry_on(text),
+                (conditions.to_owned(), codes),
+                "{text}"
+            );
         }
-        let off = HttpRetry { attempts: 0, ..Default::default() };
-        assert_eq!(policy(Some(&off), None, false), None, "0 attempts switch retries off");
+        let off = HttpRetry {
+            attempts: 0,
+            ..Default::default()
+        };
+        assert_eq!(
+            policy(Some(&off), None, false),
+            None,
+            "0 attempts switch retries off"
+        );
         let default = policy(None, None, false).expect("a default");
         assert_eq!(default.num_retries, Some(2));
         assert_eq!(default.retry_host_predicate.len(), 1);

@@ -12,8 +12,8 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::domains::{self, ClientNames};
-use super::virtual_host::{self, Client, Plan};
 use super::route;
+use super::virtual_host::{self, Client, Plan};
 use crate::cache::Fragment;
 use crate::cluster_name::{self, Outbound};
 use crate::hostname;
@@ -90,15 +90,20 @@ pub fn sidecar(snapshot: &Snapshot, view: &ProxyView, name: &str) -> Option<Reso
         let fragment = virtual_host::fragment(&client, &plan)?;
         return Some(assemble(name, &[fragment]));
     }
-    let mut hosts: Vec<Arc<Fragment>> =
-        plans.iter().filter_map(|plan| virtual_host::fragment(&client, plan)).collect();
+    let mut hosts: Vec<Arc<Fragment>> = plans
+        .iter()
+        .filter_map(|plan| virtual_host::fragment(&client, plan))
+        .collect();
     hosts.push(Arc::new(catch_all(&client)));
     Some(assemble(name, &hosts))
 }
 
 /// The egress listener that serves a port: its own, else the one for all other ports.
 pub fn listener_of(scope: &Scope, port: u16) -> Option<&EgressListener> {
-    let own = scope.egress.iter().find(|l| l.port.is_some_and(|(number, _)| number == port));
+    let own = scope
+        .egress
+        .iter()
+        .find(|l| l.port.is_some_and(|(number, _)| number == port));
     own.or_else(|| scope.egress.iter().find(|listener| listener.port.is_none()))
 }
 
@@ -136,16 +141,16 @@ fn routed(entry: &ServiceEntryRef, port: u16) -> bool {
 }
 
 /// All virtual hosts of a port, sorted by name, each domain owned by one of them.
-fn plans(
-    client: &Client<'_>,
-    view: &ProxyView,
-    listener: &EgressListener,
-    port: u16,
-) -> Vec<Plan> {
-    let services: Vec<&Arc<ServiceEntryRef>> =
-        listener.services.iter().filter(|entry| routed(entry, port)).collect();
-    let by_host: BTreeMap<&str, &Arc<ServiceEntryRef>> =
-        services.iter().map(|entry| (entry.service.key.hostname.as_str(), *entry)).collect();
+fn plans(client: &Client<'_>, view: &ProxyView, listener: &EgressListener, port: u16) -> Vec<Plan> {
+    let services: Vec<&Arc<ServiceEntryRef>> = listener
+        .services
+        .iter()
+        .filter(|entry| routed(entry, port))
+        .collect();
+    let by_host: BTreeMap<&str, &Arc<ServiceEntryRef>> = services
+        .iter()
+        .map(|entry| (entry.service.key.hostname.as_str(), *entry))
+        .collect();
     let gateways = BTreeSet::from([MESH]);
     let mut plans: Vec<Plan> = Vec::new();
     let mut owned: BTreeSet<&str> = BTreeSet::new();
@@ -189,7 +194,11 @@ fn owners<'a>(
     let mut owners: Vec<(&Arc<VirtualServiceEntry>, &str)> = Vec::new();
     let mut taken: BTreeSet<&str> = BTreeSet::new();
     let exact = rules.iter().flat_map(|rule| {
-        rule.spec.hosts.iter().filter(|h| !h.starts_with('*')).map(move |h| (rule, h.as_str()))
+        rule.spec
+            .hosts
+            .iter()
+            .filter(|h| !h.starts_with('*'))
+            .map(move |h| (rule, h.as_str()))
     });
     for (rule, host) in exact {
         if taken.insert(host) {
@@ -206,7 +215,10 @@ fn owners<'a>(
     wildcards.sort_by_key(|(_, host)| std::cmp::Reverse(host.len()));
     for (rule, pattern) in wildcards {
         let mut found = false;
-        for host in services.keys().filter(|host| hostname::covers(pattern, host)) {
+        for host in services
+            .keys()
+            .filter(|host| hostname::covers(pattern, host))
+        {
             found = true;
             if taken.insert(host) {
                 owners.push((rule, host));
@@ -239,7 +251,11 @@ fn own_domains(
         .collect();
     let mut claimed: BTreeSet<String> = BTreeSet::new();
     for plan in plans {
-        let host = plan.name.rsplit_once(':').map(|(host, _)| host).unwrap_or_default();
+        let host = plan
+            .name
+            .rsplit_once(':')
+            .map(|(host, _)| host)
+            .unwrap_or_default();
         let mut domains = match services.get(host) {
             Some(entry) => domains::of_service(&entry.service, &names),
             // Not a service: exactly what the rule says.
@@ -263,7 +279,10 @@ fn aliases(client: &Client<'_>) -> BTreeMap<String, Vec<String>> {
     let mut aliases: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for entry in &client.scope.services {
         if let Some(target) = &entry.service.external_name {
-            aliases.entry(target.clone()).or_default().push(entry.service.key.hostname.clone());
+            aliases
+                .entry(target.clone())
+                .or_default()
+                .push(entry.service.key.hostname.clone());
         }
     }
     aliases

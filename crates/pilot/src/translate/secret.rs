@@ -26,7 +26,9 @@ pub fn generate(snapshot: &Snapshot, view: &ProxyView, name: &str) -> Option<Res
         ("configmap", path) => (Kind::ConfigMap, path),
         _ => return None,
     };
-    let (namespace, object) = path.split_once('/').unwrap_or((view.namespace.as_str(), path));
+    let (namespace, object) = path
+        .split_once('/')
+        .unwrap_or((view.namespace.as_str(), path));
     // Secrets are only for the gateway's own namespace; bundles of roots are public.
     if kind == Kind::Secret && namespace != view.namespace {
         return None;
@@ -36,11 +38,16 @@ pub fn generate(snapshot: &Snapshot, view: &ProxyView, name: &str) -> Option<Res
     } else if let Some(base) = object.strip_suffix(CA_SUFFIX) {
         let own = read(snapshot, kind, namespace, object);
         let shared = || read(snapshot, kind, namespace, base);
-        own.as_ref().and_then(roots).or_else(|| shared().as_ref().and_then(roots))?
+        own.as_ref()
+            .and_then(roots)
+            .or_else(|| shared().as_ref().and_then(roots))?
     } else {
         certificate(&read(snapshot, kind, namespace, object)?)?
     };
-    let wire = Wire { name: name.to_owned(), r#type: Some(value) };
+    let wire = Wire {
+        name: name.to_owned(),
+        r#type: Some(value),
+    };
     Some(Fragment::new(name.to_owned(), &wire).resource(ResourceType::Secret))
 }
 
@@ -50,7 +57,10 @@ fn read(snapshot: &Snapshot, kind: Kind, namespace: &str, name: &str) -> Option<
     let (object, _) = snapshot.secrets.get(kind, namespace, name)?;
     let decode = |text: &String| {
         let compact: String = text.split_whitespace().collect();
-        base64::engine::general_purpose::STANDARD.decode(compact).ok().map(Bytes::from)
+        base64::engine::general_purpose::STANDARD
+            .decode(compact)
+            .ok()
+            .map(Bytes::from)
     };
     let plain = |text: &String| Bytes::from(text.clone().into_bytes());
     let mut values = Values::new();
@@ -81,7 +91,10 @@ fn source(bytes: Bytes) -> DataSource {
 }
 
 fn first(values: &Values, keys: [&str; 2]) -> Option<Bytes> {
-    keys.iter().find_map(|key| values.get(*key)).filter(|bytes| !bytes.is_empty()).cloned()
+    keys.iter()
+        .find_map(|key| values.get(*key))
+        .filter(|bytes| !bytes.is_empty())
+        .cloned()
 }
 
 fn certificate(values: &Values) -> Option<secret::Type> {
@@ -95,9 +108,11 @@ fn certificate(values: &Values) -> Option<secret::Type> {
 
 fn roots(values: &Values) -> Option<secret::Type> {
     let crl = first(values, ["ca.crl", "crl"]);
-    Some(secret::Type::ValidationContext(CertificateValidationContext {
-        trusted_ca: Some(source(first(values, ["ca.crt", "cacert"])?)),
-        crl: crl.map(source),
-        ..Default::default()
-    }))
+    Some(secret::Type::ValidationContext(
+        CertificateValidationContext {
+            trusted_ca: Some(source(first(values, ["ca.crt", "cacert"])?)),
+            crl: crl.map(source),
+            ..Default::default()
+        },
+    ))
 }

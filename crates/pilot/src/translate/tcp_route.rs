@@ -42,7 +42,13 @@ impl<'a> Outgoing<'a> {
     /// A sidecar's own outbound traffic.
     pub fn mesh(client: &'a Client<'a>, view: &'a ProxyView, policies: &'a RbacFilters) -> Self {
         let gateways = BTreeSet::from([MESH]);
-        Self { client, view, side: Side::Outbound, policies, gateways }
+        Self {
+            client,
+            view,
+            side: Side::Outbound,
+            policies,
+            gateways,
+        }
     }
 
     fn applies(&self, conditions: &Conditions<'_>, port: u16) -> bool {
@@ -50,7 +56,10 @@ impl<'a> Outgoing<'a> {
             return false;
         }
         if !conditions.gateways.is_empty() {
-            return conditions.gateways.iter().any(|name| self.gateways.contains(name.as_str()));
+            return conditions
+                .gateways
+                .iter()
+                .any(|name| self.gateways.contains(name.as_str()));
         }
         selects(conditions.source_labels, &self.view.labels)
             && (conditions.source_namespace.is_empty()
@@ -150,7 +159,12 @@ pub fn chains(
     let host = &service.key.hostname;
     let rules: Vec<&Arc<VirtualServiceEntry>> = rules
         .iter()
-        .filter(|rule| rule.spec.hosts.iter().any(|h| crate::hostname::covers(h, host)))
+        .filter(|rule| {
+            rule.spec
+                .hosts
+                .iter()
+                .any(|h| crate::hostname::covers(h, host))
+        })
         .collect();
     if port.protocol.is_tls() {
         tls_chains(outgoing, &rules, service, port, addresses)
@@ -174,7 +188,11 @@ fn on(addresses: &[IpNet], server_names: &[String]) -> Option<FilterChainMatch> 
     if ranges.is_empty() && names.is_empty() {
         return None;
     }
-    Some(FilterChainMatch { prefix_ranges: ranges, server_names: names, ..Default::default() })
+    Some(FilterChainMatch {
+        prefix_ranges: ranges,
+        server_names: names,
+        ..Default::default()
+    })
 }
 
 fn tls_chains(
@@ -191,9 +209,16 @@ fn tls_chains(
                 if !outgoing.tls_applies(part, port.number) {
                     continue;
                 }
-                let subnets: Vec<IpNet> =
-                    part.destination_subnets.iter().filter_map(|s| parse_net(s)).collect();
-                let nets = if subnets.is_empty() { addresses } else { &subnets };
+                let subnets: Vec<IpNet> = part
+                    .destination_subnets
+                    .iter()
+                    .filter_map(|s| parse_net(s))
+                    .collect();
+                let nets = if subnets.is_empty() {
+                    addresses
+                } else {
+                    &subnets
+                };
                 chains.push(FilterChain {
                     filter_chain_match: on(nets, &part.sni_hosts),
                     filters: outgoing.filters(&route.route, &rule_name(rule), port.number),
@@ -207,8 +232,17 @@ fn tls_chains(
         let unique = service.is_headless()
             || !virtual_addresses.is_empty() && virtual_addresses.iter().all(is_single);
         // Without an address of its own only the SNI tells the service.
-        let names = if unique { Vec::new() } else { vec![service.key.hostname.clone()] };
-        chains.push(default_chain(outgoing, service, port, on(addresses, &names)));
+        let names = if unique {
+            Vec::new()
+        } else {
+            vec![service.key.hostname.clone()]
+        };
+        chains.push(default_chain(
+            outgoing,
+            service,
+            port,
+            on(addresses, &names),
+        ));
     }
     chains
 }
@@ -224,15 +258,25 @@ fn tcp_chains(
     for rule in rules {
         for route in &rule.spec.tcp {
             let everything = L4MatchAttributes::default();
-            let parts =
-                if route.r#match.is_empty() { std::slice::from_ref(&everything) } else { &route.r#match };
+            let parts = if route.r#match.is_empty() {
+                std::slice::from_ref(&everything)
+            } else {
+                &route.r#match
+            };
             for part in parts {
                 if !outgoing.tcp_applies(part, port.number) {
                     continue;
                 }
-                let subnets: Vec<IpNet> =
-                    part.destination_subnets.iter().filter_map(|s| parse_net(s)).collect();
-                let nets = if subnets.is_empty() { addresses } else { &subnets };
+                let subnets: Vec<IpNet> = part
+                    .destination_subnets
+                    .iter()
+                    .filter_map(|s| parse_net(s))
+                    .collect();
+                let nets = if subnets.is_empty() {
+                    addresses
+                } else {
+                    &subnets
+                };
                 chains.push(FilterChain {
                     filter_chain_match: on(nets, &[]),
                     filters: outgoing.filters(&route.route, &rule_name(rule), port.number),

@@ -46,14 +46,20 @@ impl SecretSource {
             Self::Agent(name) => (name, agent_sds()),
             Self::Ads(name) => (name, ads()),
         };
-        SdsSecretConfig { name: name.clone(), sds_config: Some(source) }
+        SdsSecretConfig {
+            name: name.clone(),
+            sds_config: Some(source),
+        }
     }
 }
 
 fn agent_sds() -> ConfigSource {
     let grpc = GrpcService {
         target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(
-            grpc_service::EnvoyGrpc { cluster_name: "sds-grpc".to_owned(), ..Default::default() },
+            grpc_service::EnvoyGrpc {
+                cluster_name: "sds-grpc".to_owned(),
+                ..Default::default()
+            },
         )),
         ..Default::default()
     };
@@ -80,7 +86,10 @@ pub fn uri_san(matcher: string_matcher::MatchPattern) -> SubjectAltNameMatcher {
 pub fn san(kind: SanType, matcher: string_matcher::MatchPattern) -> SubjectAltNameMatcher {
     SubjectAltNameMatcher {
         san_type: kind as i32,
-        matcher: Some(StringMatcher { match_pattern: Some(matcher), ..Default::default() }),
+        matcher: Some(StringMatcher {
+            match_pattern: Some(matcher),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -130,7 +139,9 @@ pub fn mesh_server(names: &[&str], trust_domains: &[String]) -> TransportSocket 
     let sans = trust_domains
         .iter()
         .map(|domain| {
-            uri_san(string_matcher::MatchPattern::Prefix(format!("spiffe://{domain}/")))
+            uri_san(string_matcher::MatchPattern::Prefix(format!(
+                "spiffe://{domain}/"
+            )))
         })
         .collect();
     downstream(&DownstreamTlsContext {

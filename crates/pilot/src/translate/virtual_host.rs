@@ -26,7 +26,12 @@ pub struct Client<'a> {
 
 impl<'a> Client<'a> {
     pub fn new(snapshot: &'a Snapshot, scope: &'a Scope, view: &'a ProxyView) -> Self {
-        Self { snapshot, scope, namespace: &view.namespace, labels: &view.labels }
+        Self {
+            snapshot,
+            scope,
+            namespace: &view.namespace,
+            labels: &view.labels,
+        }
     }
 
     pub fn entry(&self, hostname: &str) -> Option<&Arc<ServiceEntryRef>> {
@@ -36,7 +41,9 @@ impl<'a> Client<'a> {
     }
 
     pub fn rule(&self, service: &Service) -> Option<&Arc<MergedRule>> {
-        self.snapshot.destination_rules.find(self.namespace, self.labels, &service.key)
+        self.snapshot
+            .destination_rules
+            .find(self.namespace, self.labels, &service.key)
     }
 
     fn key(&self, hostname: &str) -> DestinationKey {
@@ -44,7 +51,9 @@ impl<'a> Client<'a> {
         DestinationKey {
             hostname: hostname.to_owned(),
             service: entry.map(|entry| entry.revision),
-            rule: entry.and_then(|entry| self.rule(&entry.service)).map(|rule| rule.revision),
+            rule: entry
+                .and_then(|entry| self.rule(&entry.service))
+                .map(|rule| rule.revision),
         }
     }
 }
@@ -57,7 +66,10 @@ impl Destinations for Client<'_> {
     fn hash_policy(&self, destination: &Outbound) -> Option<HashPolicy> {
         let entry = self.entry(&destination.hostname)?;
         let rule = &self.rule(&entry.service)?.spec;
-        let subset = rule.subsets.iter().find(|subset| subset.name == destination.subset);
+        let subset = rule
+            .subsets
+            .iter()
+            .find(|subset| subset.name == destination.subset);
         let policy = Policy::resolve(Some(rule), subset, destination.port, &self.snapshot.mesh);
         cluster_balancer::hash_policy(policy.load_balancer.as_ref())
     }
@@ -102,9 +114,12 @@ pub fn fragment(client: &Client<'_>, plan: &Plan) -> Option<Arc<Fragment>> {
         require_tls: plan.require_tls,
         tls: plan.tls,
     };
-    client.snapshot.cache.fragment(FragmentKey::VirtualHost(Box::new(key)), || {
-        Some(Fragment::new(plan.name.clone(), &translate(client, plan)))
-    })
+    client
+        .snapshot
+        .cache
+        .fragment(FragmentKey::VirtualHost(Box::new(key)), || {
+            Some(Fragment::new(plan.name.clone(), &translate(client, plan)))
+        })
 }
 
 fn translate(client: &Client<'_>, plan: &Plan) -> VirtualHost {
@@ -122,7 +137,10 @@ fn translate(client: &Client<'_>, plan: &Plan) -> VirtualHost {
     if plan.gateway {
         // Several virtual services share the host: what catches all goes last.
         let catches = |route: &Route| {
-            route.r#match.as_ref().is_some_and(route_match::is_catch_all)
+            route
+                .r#match
+                .as_ref()
+                .is_some_and(route_match::is_catch_all)
         };
         list.sort_by_key(catches);
     }
@@ -132,8 +150,11 @@ fn translate(client: &Client<'_>, plan: &Plan) -> VirtualHost {
         let cluster = Outbound::new(plan.port, "", host);
         list.push(routes::default_route(&cluster, &place));
     }
-    let requirement =
-        if plan.require_tls { TlsRequirementType::All } else { TlsRequirementType::None };
+    let requirement = if plan.require_tls {
+        TlsRequirementType::All
+    } else {
+        TlsRequirementType::None
+    };
     VirtualHost {
         name: plan.name.clone(),
         domains: plan.domains.clone(),

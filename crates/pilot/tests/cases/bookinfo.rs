@@ -11,13 +11,20 @@ use super::load::{Mesh, testdata, view};
 
 #[test]
 fn every_networking_sample_is_accepted_by_envoy() {
-    let Some(folder) = testdata("istio/samples/bookinfo/networking") else { return };
+    let Some(folder) = testdata("istio/samples/bookinfo/networking") else {
+        return;
+    };
     let base = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bookinfo_gateway");
     let base = std::fs::read_to_string(base.join("mesh.yaml")).unwrap();
     // Without the case's own rules.
-    let base = base.split("---\napiVersion: networking.istio.io").next().unwrap();
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let base = base
+        .split("---\napiVersion: networking.istio.io")
+        .next()
+        .unwrap();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     assert!(files.len() > 15, "the samples are there");
     for file in files {

@@ -19,8 +19,11 @@ const TYPES: [ResourceType; 4] = [
 ];
 
 fn versions(snapshot: &Snapshot, view: &ProxyView) -> BTreeMap<(ResourceType, String), String> {
-    let all = TYPES.iter().flat_map(|kind| generate(snapshot, view, *kind, None));
-    all.map(|resource| ((resource.kind, resource.name), resource.version)).collect()
+    let all = TYPES
+        .iter()
+        .flat_map(|kind| generate(snapshot, view, *kind, None));
+    all.map(|resource| ((resource.kind, resource.name), resource.version))
+        .collect()
 }
 
 fn proxies(snapshot: &Snapshot) -> Vec<ProxyView> {
@@ -65,7 +68,10 @@ fn a_change_translates_only_its_own_fragments() {
              spec: {host: details, trafficPolicy: {loadBalancer: {simple: RANDOM}}}}",
             3,
             vec![
-                (ResourceType::Cluster, "outbound|9080||details.default.svc.cluster.local"),
+                (
+                    ResourceType::Cluster,
+                    "outbound|9080||details.default.svc.cluster.local",
+                ),
                 (ResourceType::Route, "9080"),
             ],
             "a new policy is one cluster, its endpoints' key, and its virtual host",
@@ -75,20 +81,32 @@ fn a_change_translates_only_its_own_fragments() {
              security.istio.io/tlsMode: istio}}, address: 10.0.0.99, \
              serviceAccount: bookinfo-ratings}",
             1,
-            vec![(ResourceType::Endpoint, "outbound|9080||ratings.default.svc.cluster.local")],
+            vec![(
+                ResourceType::Endpoint,
+                "outbound|9080||ratings.default.svc.cluster.local",
+            )],
             "a new endpoint is one endpoint set",
         ),
     ] {
         let count = mesh.snapshot().cache.translations();
         mesh.apply(change);
         let after = mesh.snapshot();
-        assert!(all(&after) - count <= budget, "{why}: {} translated", all(&after) - count);
+        assert!(
+            all(&after) - count <= budget,
+            "{why}: {} translated",
+            all(&after) - count
+        );
         let new = versions(&after, &proxies(&after)[0]);
         let allowed = |key: &(ResourceType, String)| {
-            changed.iter().any(|(kind, name)| *kind == key.0 && *name == key.1)
+            changed
+                .iter()
+                .any(|(kind, name)| *kind == key.0 && *name == key.1)
         };
         for (key, version) in &new {
-            assert!(old.get(key) == Some(version) || allowed(key) || differs_before(key), "{why}: {key:?}");
+            assert!(
+                old.get(key) == Some(version) || allowed(key) || differs_before(key),
+                "{why}: {key:?}"
+            );
         }
     }
 }

@@ -24,9 +24,9 @@ pub fn binary() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("STOLOS_ENVOY") {
         return Some(PathBuf::from(path));
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"))
-    })?;
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
     let lib = cache.join("stolos/envoy-venv/lib");
     let found = std::fs::read_dir(lib).ok().and_then(|entries| {
         entries
@@ -56,13 +56,17 @@ pub fn bootstrap(snapshot: &Snapshot, view: &ProxyView) -> Value {
             .map(|table| (table.name.clone(), table))
             .collect();
     for listener in &mut listeners {
-        let chains = listener.filter_chains.iter_mut().chain(&mut listener.default_filter_chain);
+        let chains = listener
+            .filter_chains
+            .iter_mut()
+            .chain(&mut listener.default_filter_chain);
         for chain in chains {
             inline_routes(chain, &tables);
         }
     }
-    for (index, assignment) in
-        decode::<ClusterLoadAssignment>(&all(ResourceType::Endpoint)).into_iter().enumerate()
+    for (index, assignment) in decode::<ClusterLoadAssignment>(&all(ResourceType::Endpoint))
+        .into_iter()
+        .enumerate()
     {
         clusters.push(endpoints_cluster(index, assignment));
     }
@@ -82,8 +86,10 @@ pub fn bootstrap(snapshot: &Snapshot, view: &ProxyView) -> Value {
     });
     let as_json = |cluster: &Cluster| json::to_json(cluster).expect("JSON");
     let clusters: Vec<Value> = clusters.iter().map(as_json).chain(own).collect();
-    let listeners: Vec<Value> =
-        listeners.iter().map(|listener| json::to_json(listener).expect("JSON")).collect();
+    let listeners: Vec<Value> = listeners
+        .iter()
+        .map(|listener| json::to_json(listener).expect("JSON"))
+        .collect();
     object!({
         "node": {"id": view.id, "cluster": "test"},
         "dynamic_resources": {"ads_config": {
@@ -106,8 +112,14 @@ fn endpoints_cluster(index: usize, mut assignment: ClusterLoadAssignment) -> Clu
 }
 
 fn inline_routes(chain: &mut FilterChain, tables: &BTreeMap<String, RouteConfiguration>) {
-    for filter in chain.filters.iter_mut().filter(|filter| filter.name == MANAGER) {
-        let Some(ConfigType::TypedConfig(config)) = &mut filter.config_type else { continue };
+    for filter in chain
+        .filters
+        .iter_mut()
+        .filter(|filter| filter.name == MANAGER)
+    {
+        let Some(ConfigType::TypedConfig(config)) = &mut filter.config_type else {
+            continue;
+        };
         let mut manager: HttpConnectionManager = any::unpack(config).expect("a manager");
         if let Some(RouteSpecifier::Rds(rds)) = &manager.route_specifier {
             let table = tables.get(&rds.route_config_name);

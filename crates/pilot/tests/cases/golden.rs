@@ -20,8 +20,10 @@ use super::{envoy, yaml};
 #[test]
 fn golden_cases() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut cases: Vec<PathBuf> =
-        std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(&root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     cases.sort();
     assert!(!cases.is_empty());
     let failures: Vec<String> = cases.iter().filter_map(|case| run(case).err()).collect();
@@ -63,7 +65,10 @@ fn run(case: &Path) -> Result<(), String> {
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(format!("{}: {wrong:?} differ; STOLOS_GOLDEN=rewrite shows how", case.display()))
+    Err(format!(
+        "{}: {wrong:?} differ; STOLOS_GOLDEN=rewrite shows how",
+        case.display()
+    ))
 }
 
 fn show(resource: &Resource) -> Value {

@@ -20,7 +20,11 @@ pub fn testdata(path: &str) -> Option<PathBuf> {
     if full.exists() {
         return Some(full);
     }
-    assert!(std::env::var_os("CI").is_none(), "CI needs the test data at {}", full.display());
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "CI needs the test data at {}",
+        full.display()
+    );
     println!("not run: no test data at {}", full.display());
     None
 }
@@ -66,7 +70,9 @@ impl Mesh {
     }
 
     fn object(&mut self, document: &Value) {
-        let options = ParseOptions { default_namespace: "default".to_owned() };
+        let options = ParseOptions {
+            default_namespace: "default".to_owned(),
+        };
         let parsed = parse("mesh.yaml", &document.to_string(), &options);
         let errors: Vec<String> = parsed
             .diagnostics
@@ -93,7 +99,9 @@ impl Mesh {
     fn workload(&mut self, document: &Value) {
         let text = |path: &str| document[path].as_str().unwrap_or_default().to_owned();
         let name = document["metadata"]["name"].as_str().unwrap_or_default();
-        let namespace = document["metadata"]["namespace"].as_str().unwrap_or("default");
+        let namespace = document["metadata"]["namespace"]
+            .as_str()
+            .unwrap_or("default");
         let address: IpAddr = text("address").parse().expect("a workload has an address");
         let mut workload = Workload::new(WorkloadKey::new(namespace, name), vec![address]);
         workload.labels = labels(&document["metadata"]["labels"]);
@@ -112,7 +120,9 @@ impl Mesh {
 
     fn slice(&mut self, document: &Value) {
         let metadata = &document["metadata"];
-        let name = metadata["labels"]["kubernetes.io/service-name"].as_str().unwrap_or_default();
+        let name = metadata["labels"]["kubernetes.io/service-name"]
+            .as_str()
+            .unwrap_or_default();
         let namespace = metadata["namespace"].as_str().unwrap_or("default");
         let service = pilot::hostname::service(name, namespace, &self.domain);
         let mut endpoints = Vec::new();
@@ -147,7 +157,10 @@ impl Mesh {
 }
 
 fn mesh_documents(text: &str) -> Vec<Value> {
-    super::yaml::read(text).into_iter().filter(|document| !document.is_null()).collect()
+    super::yaml::read(text)
+        .into_iter()
+        .filter(|document| !document.is_null())
+        .collect()
 }
 
 pub fn labels(value: &Value) -> pilot::model::Labels {
@@ -180,7 +193,10 @@ pub fn node(proxy: &Value) -> Node {
         metadata: Some(structure(&metadata)),
         extensions: extensions
             .filter_map(Value::as_str)
-            .map(|name| Extension { name: name.to_owned(), ..Default::default() })
+            .map(|name| Extension {
+                name: name.to_owned(),
+                ..Default::default()
+            })
             .collect(),
         ..Default::default()
     }
@@ -192,7 +208,9 @@ pub fn view(proxy: &Value, snapshot: &Snapshot) -> ProxyView {
 
 fn structure(value: &Value) -> prost_types::Struct {
     let fields = value.as_object().into_iter().flatten();
-    prost_types::Struct { fields: fields.map(|(k, v)| (k.clone(), wire(v))).collect() }
+    prost_types::Struct {
+        fields: fields.map(|(k, v)| (k.clone(), wire(v))).collect(),
+    }
 }
 
 fn wire(value: &Value) -> prost_types::Value {

@@ -6,8 +6,16 @@ use serde_json::Value;
 /// All documents of a text.
 pub fn read(text: &str) -> Vec<Value> {
     let loaded = load(text, &Limits::default());
-    assert!(loaded.errors.is_empty(), "test data is not YAML: {:?}", loaded.errors);
-    loaded.documents.iter().map(|document| document.to_json()).collect()
+    assert!(
+        loaded.errors.is_empty(),
+        "test data is not YAML: {:?}",
+        loaded.errors
+    );
+    loaded
+        .documents
+        .iter()
+        .map(|document| document.to_json())
+        .collect()
 }
 
 /// Block style YAML of one value.
@@ -76,7 +84,10 @@ fn scalar(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./|@-".contains(c);
     let first = text.chars().next();
     let starts = first.is_some_and(|c| c.is_ascii_alphabetic());
-    let word = matches!(text, "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n");
+    let word = matches!(
+        text,
+        "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n"
+    );
     if starts && !word && text.chars().all(plain) {
         return text.to_owned();
     }

@@ -55,10 +55,18 @@ impl Call {
         };
         let host = text("host").unwrap_or_default();
         let sni = text("sni").unwrap_or_else(|| {
-            if tls == Tls::Plain { String::new() } else { host.clone() }
+            if tls == Tls::Plain {
+                String::new()
+            } else {
+                host.clone()
+            }
         });
         Self {
-            address: text("address").as_deref().unwrap_or("1.3.3.7").parse().unwrap(),
+            address: text("address")
+                .as_deref()
+                .unwrap_or("1.3.3.7")
+                .parse()
+                .unwrap(),
             port: call["port"].as_u64().unwrap_or_default() as u16,
             path: text("path").unwrap_or_else(|| "/".to_owned()),
             host,
@@ -151,7 +159,11 @@ fn find_listener<'a>(configured: &'a Configured, call: &Call) -> Option<&'a List
 
 fn has_filter(listener: &Listener, name: &str, port: u16) -> bool {
     listener.listener_filters.iter().any(|filter| {
-        filter.name == name && !filter.filter_disabled.as_ref().is_some_and(|p| holds(p, port))
+        filter.name == name
+            && !filter
+                .filter_disabled
+                .as_ref()
+                .is_some_and(|p| holds(p, port))
     })
 }
 
@@ -174,18 +186,26 @@ fn find_chain<'a>(listener: &'a Listener, call: &Call) -> Result<&'a FilterChain
     let of = |chain: &'a FilterChain| (chain, chain.filter_chain_match.clone().unwrap_or_default());
     let mut chains: Vec<_> = listener.filter_chains.iter().map(of).collect();
     let _ = none;
-    narrow(&mut chains, |m| m.destination_port.is_none(), |m| {
-        m.destination_port == Some(call.port.into())
-    });
+    narrow(
+        &mut chains,
+        |m| m.destination_port.is_none(),
+        |m| m.destination_port == Some(call.port.into()),
+    );
     let longest = chains
         .iter()
         .flat_map(|(_, m)| &m.prefix_ranges)
         .filter(|range| contains(range, call.address))
         .map(prefix)
         .max();
-    narrow(&mut chains, |m| m.prefix_ranges.is_empty(), |m| {
-        m.prefix_ranges.iter().any(|r| contains(r, call.address) && Some(prefix(r)) == longest)
-    });
+    narrow(
+        &mut chains,
+        |m| m.prefix_ranges.is_empty(),
+        |m| {
+            m.prefix_ranges
+                .iter()
+                .any(|r| contains(r, call.address) && Some(prefix(r)) == longest)
+        },
+    );
     let mut wanted = vec![call.sni.clone()];
     let mut rest = call.sni.as_str();
     while let Some((_, parent)) = rest.split_once('.') {
@@ -195,17 +215,39 @@ fn find_chain<'a>(listener: &'a Listener, call: &Call) -> Result<&'a FilterChain
     let name = wanted
         .into_iter()
         .find(|name| !name.is_empty() && chains.iter().any(|(_, m)| m.server_names.contains(name)));
-    narrow(&mut chains, |m| m.server_names.is_empty(), |m| {
-        name.as_ref().is_some_and(|name| m.server_names.contains(name))
-    });
-    let transport = if call.tls == Tls::Plain { "raw_buffer" } else { "tls" };
-    narrow(&mut chains, |m| m.transport_protocol.is_empty(), |m| m.transport_protocol == transport);
-    narrow(&mut chains, |m| m.application_protocols.is_empty(), |m| {
-        call.alpn.as_ref().is_some_and(|alpn| m.application_protocols.contains(alpn))
-    });
+    narrow(
+        &mut chains,
+        |m| m.server_names.is_empty(),
+        |m| {
+            name.as_ref()
+                .is_some_and(|name| m.server_names.contains(name))
+        },
+    );
+    let transport = if call.tls == Tls::Plain {
+        "raw_buffer"
+    } else {
+        "tls"
+    };
+    narrow(
+        &mut chains,
+        |m| m.transport_protocol.is_empty(),
+        |m| m.transport_protocol == transport,
+    );
+    narrow(
+        &mut chains,
+        |m| m.application_protocols.is_empty(),
+        |m| {
+            call.alpn
+                .as_ref()
+                .is_some_and(|alpn| m.application_protocols.contains(alpn))
+        },
+    );
     match chains.as_slice() {
         [(only, _)] => Ok(only),
-        [] => listener.default_filter_chain.as_ref().ok_or("no filter chains matched"),
+        [] => listener
+            .default_filter_chain
+            .as_ref()
+            .ok_or("no filter chains matched"),
         _ => Err("multiple filter chains matched"),
     }
 }
@@ -221,7 +263,9 @@ fn narrow(
 }
 
 fn contains(range: &CidrRange, address: IpAddr) -> bool {
-    let net: ipnet::IpNet = format!("{}/{}", range.address_prefix, prefix(range)).parse().unwrap();
+    let net: ipnet::IpNet = format!("{}/{}", range.address_prefix, prefix(range))
+        .parse()
+        .unwrap();
     net.contains(&address)
 }
 
@@ -238,12 +282,18 @@ fn tls_context(chain: &FilterChain) -> Option<DownstreamTlsContext> {
 fn is_mutual(context: &DownstreamTlsContext, secret: &str) -> bool {
     let common = context.common_tls_context.clone().unwrap_or_default();
     context.require_client_certificate.unwrap_or(false)
-        && common.tls_certificate_sds_secret_configs.iter().any(|config| config.name == secret)
+        && common
+            .tls_certificate_sds_secret_configs
+            .iter()
+            .any(|config| config.name == secret)
 }
 
 fn unpack<M: prost::Message + prost::Name + Default>(chain: &FilterChain) -> Option<M> {
-    chain.filters.iter().find_map(|filter| match &filter.config_type {
-        Some(filter::ConfigType::TypedConfig(any)) => envoy_api::any::unpack(any).ok(),
-        _ => None,
-    })
+    chain
+        .filters
+        .iter()
+        .find_map(|filter| match &filter.config_type {
+            Some(filter::ConfigType::TypedConfig(any)) => envoy_api::any::unpack(any).ok(),
+            _ => None,
+        })
 }

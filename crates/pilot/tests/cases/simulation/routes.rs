@@ -44,7 +44,10 @@ pub fn follow(
 
 fn virtual_host<'a>(table: &'a RouteConfiguration, host: &str) -> Option<&'a VirtualHost> {
     let by = |want: &dyn Fn(&str) -> bool| {
-        table.virtual_hosts.iter().find(|vh| vh.domains.iter().any(|domain| want(domain)))
+        table
+            .virtual_hosts
+            .iter()
+            .find(|vh| vh.domains.iter().any(|domain| want(domain)))
     };
     let exact = by(&|domain| domain == host);
     let suffixes = table
@@ -60,7 +63,10 @@ fn virtual_host<'a>(table: &'a RouteConfiguration, host: &str) -> Option<&'a Vir
 }
 
 fn matches(route: &Route, path: &str) -> bool {
-    let specifier = route.r#match.as_ref().and_then(|m| m.path_specifier.as_ref());
+    let specifier = route
+        .r#match
+        .as_ref()
+        .and_then(|m| m.path_specifier.as_ref());
     match specifier {
         Some(PathSpecifier::Prefix(prefix)) => path.starts_with(prefix.as_str()),
         Some(PathSpecifier::Path(exact)) => path == exact,
@@ -76,7 +82,9 @@ pub fn clusters_by_domain(
     for host in table.into_iter().flat_map(|table| &table.virtual_hosts) {
         let mut clusters = BTreeSet::new();
         for route in &host.routes {
-            let Some(route::Action::Route(action)) = &route.action else { continue };
+            let Some(route::Action::Route(action)) = &route.action else {
+                continue;
+            };
             match &action.cluster_specifier {
                 Some(ClusterSpecifier::Cluster(name)) => {
                     clusters.insert(name.clone());
@@ -96,7 +104,10 @@ pub fn clusters_by_domain(
 
 /// `host:port` of the endpoints that stand in a cluster.
 pub fn static_addresses(cluster: &Cluster) -> Vec<String> {
-    let groups = cluster.load_assignment.iter().flat_map(|assignment| &assignment.endpoints);
+    let groups = cluster
+        .load_assignment
+        .iter()
+        .flat_map(|assignment| &assignment.endpoints);
     let endpoints = groups.flat_map(|group| &group.lb_endpoints);
     let one = |endpoint: &envoy_api::endpoint::LbEndpoint| {
         let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else {
@@ -116,7 +127,10 @@ pub fn static_addresses(cluster: &Cluster) -> Vec<String> {
 /// Hosts in `metadata.istio.services`.
 pub fn service_hosts(cluster: &Cluster) -> Vec<String> {
     let metadata = cluster.metadata.clone().unwrap_or_default();
-    let services = metadata.filter_metadata.get("istio").and_then(|m| m.fields.get("services"));
+    let services = metadata
+        .filter_metadata
+        .get("istio")
+        .and_then(|m| m.fields.get("services"));
     let Some(Kind::ListValue(list)) = services.and_then(|value| value.kind.clone()) else {
         return Vec::new();
     };
