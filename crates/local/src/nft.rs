@@ -57,6 +57,8 @@ pub fn ruleset(ports: &[VirtualPort]) -> String {
         }
     }
     text.push_str("  }\n");
+    // pasta sends segments without flags, which the connection's table does not know and which
+    // would be answered by a reset.
     let _ = write!(
         text,
         "  chain prerouting {{\n    type nat hook prerouting priority dstnat\n    jump services\n  }}\n  \
@@ -65,6 +67,7 @@ pub fn ruleset(ports: &[VirtualPort]) -> String {
          meta mark 0x4000 snat to {NODE_ADDRESS}\n    \
          oifname \"outside\" ip saddr {POD_RANGE} masquerade\n  }}\n  \
          chain unserved {{\n    type filter hook prerouting priority dstnat + 10\n    \
+         iifname \"outside\" ct state invalid drop\n    \
          {local}ip daddr {SERVICE_RANGE} meta l4proto tcp reject with tcp reset\n    \
          {local}ip daddr {SERVICE_RANGE} reject with icmp port-unreachable\n  }}\n}}\n",
         local = "fib daddr type != local ",

@@ -101,7 +101,8 @@ fn spawn(namespace: &str) -> io::Result<Pid> {
                     "--config-net",
                     "--no-map-gw",
                 ])
-                .args(["--ipv4-only", "--ns-ifname", LINK])
+                // The MTU of the pods' links: pasta does not look at what the way back takes.
+                .args(["--mtu", "1500", "--ipv4-only", "--ns-ifname", LINK])
                 .args([
                     "-t", "none", "-u", "none", "-T", "none", "-U", "none", "--netns", &path,
                 ])
