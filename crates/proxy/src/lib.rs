@@ -47,4 +47,4 @@ mod sys;
 pub mod tls;
 pub mod workers;
 
-pub use run::{Options, ProxyError, run};
+pub use run::{Options, ProxyError, run, validate};

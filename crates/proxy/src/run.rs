@@ -69,6 +69,25 @@ pub fn run(
     local.block_on(&runtime, main_task(bootstrap, options, drain))
 }
 
+/// Whether the bootstrap and its static resources are accepted; nothing is opened or connected.
+pub fn validate(message: &envoy_api::bootstrap::Bootstrap) -> Result<(), ProxyError> {
+    let environment = Environment {
+        stats: Arc::new(Stats::new(1)),
+        node: Arc::new(message.node.clone().unwrap_or_default()),
+        ..Environment::default()
+    };
+    let bootstrap = parse::bootstrap::bootstrap(message, &environment)
+        .map_err(|error| ProxyError::Config(error.to_string()))?;
+    refuse_sources(&bootstrap)?;
+    let bootstrap = Arc::new(bootstrap);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (internal, _events) = mpsc::channel(QUEUED_REQUESTS);
+        let mut state = State::new(environment, bootstrap.clone(), Vec::new(), None, internal);
+        add_static(&mut state, &bootstrap, message)
+    })
+}
+
 async fn main_task(
     message: envoy_api::bootstrap::Bootstrap,
     options: Options,
@@ -111,7 +130,8 @@ async fn main_task(
         observer(Notice::Admin(address));
     }
     let (mut discovery, mut events) = Discovery::new(bootstrap.clone());
-    add_static(&mut state, &bootstrap, &message).await?;
+    add_static(&mut state, &bootstrap, &message)?;
+    state.progress().await;
     discovery.start().map_err(ProxyError::Config)?;
     discovery.subscribe(state.needs());
     loop {
@@ -172,7 +192,7 @@ fn start_workers(
 }
 
 /// Static resources go the same way as dynamic ones; here a problem ends the start.
-async fn add_static(
+fn add_static(
     state: &mut State,
     bootstrap: &Bootstrap,
     message: &envoy_api::bootstrap::Bootstrap,
@@ -191,7 +211,6 @@ async fn add_static(
         let raw = bytes(message.encode_to_vec());
         state.add_listener(message, raw).map_err(ProxyError::Config)?;
     }
-    state.progress().await;
     Ok(())
 }
 

@@ -14,7 +14,12 @@ use crate::exit::CliError;
 #[derive(Debug, Args)]
 pub struct Proxy {
     /// An Envoy bootstrap, YAML or JSON.
-    #[arg(short, long = "config-path", value_name = "FILE", conflicts_with = "words")]
+    #[arg(
+        short,
+        long = "config-path",
+        value_name = "FILE",
+        conflicts_with = "words"
+    )]
     config: Option<PathBuf>,
     /// Worker threads; the machine's processors where not given.
     #[arg(long, requires = "config", value_name = "COUNT")]
@@ -26,7 +31,11 @@ pub struct Proxy {
     #[arg(long, default_value = "info", env = "STOLOS_LOG")]
     log_level: String,
     /// `sidecar` or `router`, then pilot-agent's flags.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ROLE FLAGS")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ROLE FLAGS"
+    )]
     words: Vec<String>,
 }
 
@@ -68,7 +77,8 @@ fn alone(path: &Path, arguments: &Proxy) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     start_logging(&arguments.log_level, false)?;
-    let options = proxy::Options { concurrency: arguments.concurrency, ..Default::default() };
+    let concurrency = arguments.concurrency.map(|count| count as usize);
+    let options = proxy::Options { concurrency, ..Default::default() };
     run_until_signal(|watch| async move {
         // The proxy starts threads of its own and keeps this one until it has drained.
         let (done, ended) = tokio::sync::oneshot::channel();
@@ -90,12 +100,20 @@ fn read_bootstrap(path: &Path) -> Result<envoy_api::bootstrap::Bootstrap, CliErr
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
     let loaded = mesh_api::parse::yaml::load(&text, &mesh_api::parse::yaml::Limits::default());
     if let Some(error) = loaded.errors.first() {
-        let place = format!("{}:{}:{}", path.display(), error.span.line, error.span.column);
+        let place = format!(
+            "{}:{}:{}",
+            path.display(),
+            error.span.line,
+            error.span.column
+        );
         return Err(CliError::Input(format!("{place}: {}", error.message)));
     }
     match loaded.documents.as_slice() {
         [document] => envoy_api::json::from_json(document.to_json())
             .map_err(|error| failed(error.to_string())),
-        all => Err(failed(format!("holds {} documents, not one bootstrap", all.len()))),
+        all => Err(failed(format!(
+            "holds {} documents, not one bootstrap",
+            all.len()
+        ))),
     }
 }
