@@ -253,17 +253,10 @@ impl FilterChain {
     pub fn parse(context: &mut Context, messages: &[hcm::HttpFilter]) -> Option<FilterChain> {
         let mut members = Vec::with_capacity(messages.len());
         let mut router = None;
-        let mut names = std::collections::HashSet::new();
         for (index, message) in messages.iter().enumerate() {
             context.field(&format!("http_filters[{index}]"), |context| {
                 message.check(context);
                 context.non_empty("name", &message.name);
-                if !names.insert(message.name.as_str()) {
-                    context.error(format!(
-                        "filter config names must be unique: '{}' is there twice",
-                        message.name
-                    ));
-                }
                 let Some(any) = typed_config(context, message) else {
                     return;
                 };
