@@ -240,3 +240,6 @@ fn json_line(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

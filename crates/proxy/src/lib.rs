@@ -40,6 +40,7 @@ pub mod rbac;
 pub mod retry;
 pub mod route;
 pub mod run;
+pub mod simulate;
 pub mod state;
 pub mod stats;
 pub mod stream_info;

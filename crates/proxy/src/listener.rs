@@ -14,7 +14,7 @@ use crate::stream_info::Connection;
 use crate::tls::ServerContext;
 use crate::workers::Worker;
 
-mod chain_match;
+pub mod chain_match;
 mod inspect;
 mod proxy_protocol;
 

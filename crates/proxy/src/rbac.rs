@@ -445,3 +445,6 @@ pub(crate) fn all_compat_rows() -> Vec<crate::parse::compat::MessageSupport> {
         .flatten()
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -349,3 +349,6 @@ pub(crate) fn compat_rows() -> Vec<crate::parse::compat::MessageSupport> {
     .flatten()
     .collect()
 }
+
+#[cfg(test)]
+mod tests;
