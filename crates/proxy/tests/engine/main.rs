@@ -1,0 +1,8 @@
+//! The engine end to end, in one process: real sockets on port 0, small upstreams.
+#![allow(clippy::unwrap_used)]
+mod harness;
+mod hostile;
+mod http1;
+mod http2;
+mod tcp;
+mod tls;
