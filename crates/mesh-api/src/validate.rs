@@ -9,6 +9,7 @@ mod envoy_filter;
 mod export_to;
 mod extension;
 mod gateway;
+mod http_fault;
 mod http_match;
 mod http_route;
 mod load_balancer;

@@ -154,6 +154,14 @@ fn a_bad_document_does_not_cost_its_neighbours() {
         .collect();
     assert!(names.contains(&"a"), "{names:?}");
     assert!(parsed.has_errors());
+    let text = format!("{}data: {{}}\ndata: {{}}\n---\n{}", good("a"), good("b"));
+    let parsed = parse("f.yaml", &text, &ParseOptions::default());
+    let names: Vec<&str> = parsed
+        .objects
+        .iter()
+        .map(|o| o.meta.name.as_str())
+        .collect();
+    assert_eq!(names, ["b"], "an ambiguous document is not taken");
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! One HTTP route of a VirtualService.
 
 use super::virtual_service::{check_destination, check_weights};
-use super::{Check, http_match, values};
+use super::{Check, http_fault, http_match, values};
 use crate::kinds::destination::Percent;
 use crate::kinds::string_match::StringMatch;
 use crate::kinds::virtual_service::{
-    Abort, AbortType, BodySpecifier, CorsPolicy, Delay, DelayType, HeaderOperations, Headers,
-    HttpDirectResponse, HttpFaultInjection, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
-    RedirectPort,
+    BodySpecifier, CorsPolicy, HeaderOperations, Headers, HttpDirectResponse, HttpRedirect,
+    HttpRetry, HttpRewrite, HttpRoute, RedirectPort,
 };
 
 pub fn check(c: &mut Check<'_>, route: &HttpRoute, in_delegate: bool) {
@@ -15,7 +14,7 @@ pub fn check(c: &mut Check<'_>, route: &HttpRoute, in_delegate: bool) {
     c.each("match", &route.r#match, http_match::check);
     c.some("headers", route.headers.as_ref(), check_headers);
     c.some("corsPolicy", route.cors_policy.as_ref(), check_cors);
-    c.some("fault", route.fault.as_ref(), check_fault);
+    c.some("fault", route.fault.as_ref(), http_fault::check);
     check_mirrors(c, route);
     c.some("redirect", route.redirect.as_ref(), |c, redirect| {
         check_redirect(c, redirect, route);
@@ -155,76 +154,6 @@ fn check_cors(c: &mut Check<'_>, policy: &CorsPolicy) {
     }
     if !policy.allow_origin.is_empty() {
         c.warn("allowOrigin", "is deprecated, use allowOrigins");
-    }
-}
-
-fn check_fault(c: &mut Check<'_>, fault: &HttpFaultInjection) {
-    if fault.delay.is_none() && fault.abort.is_none() {
-        c.error("", "delay or abort must be set");
-    }
-    c.some("delay", fault.delay.as_ref(), check_delay);
-    c.some("abort", fault.abort.as_ref(), check_abort);
-}
-
-fn check_percentage(c: &mut Check<'_>, percentage: Option<&Percent>) {
-    if percentage.is_some_and(|percentage| !values::is_percentage(percentage.value)) {
-        c.not_allowed("percentage", "out of range", "0, or 0.0001 to 100");
-    }
-}
-
-fn check_delay(c: &mut Check<'_>, delay: &Delay) {
-    check_percentage(c, delay.percentage.as_ref());
-    if !(0..=100).contains(&delay.percent) {
-        c.not_allowed("percent", "out of range", "0 to 100");
-    }
-    if delay.percent != 0 {
-        c.warn("percent", "is deprecated, use percentage");
-    }
-    match &delay.http_delay_type {
-        Some(DelayType::FixedDelay(delay)) => c.verify("fixedDelay", values::duration(*delay)),
-        Some(DelayType::ExponentialDelay(_)) => {
-            c.error("exponentialDelay", "is not supported");
-        }
-        None => c.error("", "fixedDelay must be set"),
-    }
-}
-
-const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
-fn check_abort(c: &mut Check<'_>, abort: &Abort) {
-    check_percentage(c, abort.percentage.as_ref());
-    match &abort.error_type {
-        Some(AbortType::HttpStatus(status)) => {
-            if !(200..=600).contains(status) {
-                c.not_allowed("httpStatus", "out of range", "200 to 600");
-            }
-        }
-        Some(AbortType::GrpcStatus(status)) => {
-            if !GRPC_STATUSES.contains(&status.as_str()) {
-                let message = format!("unknown status {:?}", values::cut(status));
-                c.not_allowed("grpcStatus", message, &GRPC_STATUSES.join(", "));
-            }
-        }
-        Some(AbortType::Http2Error(_)) => c.error("http2Error", "is not supported"),
-        None => c.error("", "httpStatus or grpcStatus must be set"),
     }
 }
 
