@@ -1,6 +1,7 @@
 //! The table of commands: one variant, one file.
 // tidy: table
 
+mod analyze;
 mod apply;
 mod capture;
 mod completion;
@@ -12,6 +13,7 @@ mod exec;
 mod get;
 mod logs;
 pub mod process;
+mod proxy;
 mod proxy_config;
 mod scale;
 mod status;
@@ -88,6 +90,8 @@ commands! {
     /// Show what a proxy runs with.
     #[command(visible_alias = "pc")]
     ProxyConfig proxy_config::ProxyConfig,
+    /// Check configuration for mistakes that validation alone does not see.
+    Analyze analyze::Analyze,
     /// Print a pod's logs.
     Logs logs::Logs,
     /// Run a command in a pod.
@@ -100,6 +104,8 @@ commands! {
     Completion completion::Completion,
     /// Run a control plane.
     Control control::Control,
+    /// Run a proxy: `sidecar`, `router`, or from an Envoy bootstrap with `-c`.
+    Proxy proxy::Proxy,
     /// Set up the capture of a pod's traffic (the flags of istio-iptables).
     Capture capture::Capture,
 }

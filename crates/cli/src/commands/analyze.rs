@@ -21,10 +21,10 @@ pub struct Analyze {
     /// Also the directories below a directory.
     #[arg(short = 'R', long)]
     recursive: bool,
-    /// The level from which findings make the command fail.
+    /// The level at (or above) which findings make the command fail.
     #[arg(long, default_value = "Error", value_parser = level)]
     failure_threshold: Level,
-    /// The level from which findings are printed.
+    /// The level at (or above) which findings are printed.
     #[arg(long, default_value = "Info", value_parser = level)]
     output_threshold: Level,
     #[arg(short, long, value_enum)]
@@ -32,24 +32,36 @@ pub struct Analyze {
 }
 
 pub fn run(arguments: Analyze, scope: &Scope) -> Result<ExitCode, CliError> {
-    let options = mesh_api::parse::ParseOptions { default_namespace: scope.namespace.clone() };
+    let options = mesh_api::parse::ParseOptions {
+        default_namespace: scope.namespace.clone(),
+    };
     let mut objects = Vec::new();
     let mut errors = Vec::new();
     for file in read_all(&arguments.paths, arguments.recursive)? {
         let parsed = mesh_api::parse::parse(word(&file, "name"), word(&file, "text"), &options);
-        errors.extend(parsed.diagnostics.into_iter().filter(mesh_api::Diagnostic::is_error));
+        errors.extend(
+            parsed
+                .diagnostics
+                .into_iter()
+                .filter(mesh_api::Diagnostic::is_error),
+        );
         objects.extend(parsed.objects);
     }
     let findings = analyze(&objects, &AnalyzeOptions::default());
-    let shown: Vec<&Message> =
-        findings.iter().filter(|one| one.level >= arguments.output_threshold).collect();
+    let shown: Vec<&Message> = findings
+        .iter()
+        .filter(|one| one.level <= arguments.output_threshold)
+        .collect();
     match arguments.output {
         Some(format @ (Format::Json | Format::Yaml)) => {
-            print(&Value::from_iter(shown.iter().map(|one| as_json(one))), format);
+            print(
+                &Value::from_iter(shown.iter().map(|one| as_json(one))),
+                format,
+            );
         }
         _ => {
             for finding in &shown {
-                println!("{}", line(finding));
+                println!("{finding}");
             }
         }
     }
@@ -57,28 +69,33 @@ pub fn run(arguments: Analyze, scope: &Scope) -> Result<ExitCode, CliError> {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         return Err(CliError::Input(lines.join("\n")));
     }
-    if findings.iter().any(|one| one.level >= arguments.failure_threshold) {
+    if findings
+        .iter()
+        .any(|one| one.level <= arguments.failure_threshold)
+    {
         return Ok(ExitCode::from(FINDINGS));
     }
     if shown.is_empty() && arguments.output.is_none() {
-        let names: Vec<String> =
-            arguments.paths.iter().map(|path| path.display().to_string()).collect();
-        println!("✔ No validation issues found when analyzing {}.", names.join(" "));
+        let names: Vec<String> = arguments
+            .paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        println!(
+            "✔ No validation issues found when analyzing {}.",
+            names.join(" ")
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn line(finding: &Message) -> String {
-    format!(
-        "{} [{}] ({} {}) {}",
-        finding.level, finding.code, finding.object, finding.reference, finding.message
-    )
-}
-
 fn as_json(finding: &Message) -> Value {
     json!({
-        "code": finding.code, "level": finding.level.to_string(), "origin": finding.object,
-        "reference": finding.reference, "message": finding.message,
+        "code": finding.code, "level": finding.level.to_string(), "origin": finding.origin(),
+        "reference": finding.reference, "message": finding.message, "documentationUrl": format!(
+            "https://istio.io/latest/docs/reference/config/analysis/{}/",
+            finding.code.to_lowercase()
+        ),
     })
 }
 
