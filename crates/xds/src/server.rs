@@ -12,12 +12,14 @@ use envoy_api::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 use envoy_api::{Resource, ResourceType};
 
 use crate::Mode;
-use crate::wire::{Outgoing, encode_delta, encode_full, is_eds_cluster};
+use crate::wire::{Outgoing, encode_delta, encode_full, is_eds_cluster, route_names};
 
 mod type_state;
+mod unresolved;
 
 pub use type_state::Rejection;
 use type_state::{Acknowledged, TypeState};
+use unresolved::Unresolved;
 
 /// How long a later type waits for the acknowledgement of an earlier one, routes for the
 /// endpoints of new clusters, and removals for the routes: a silent client must not stall itself.
@@ -98,8 +100,9 @@ pub struct Stream {
     label: String,
     counter: u64,
     types: BTreeMap<ResourceType, TypeState>,
-    /// New clusters whose endpoints the client has not yet acknowledged: routes wait for them.
-    without_endpoints: BTreeMap<String, Instant>,
+    unresolved: Unresolved,
+    /// How far the client had come before something was unresolved.
+    settled: u64,
 }
 
 impl Stream {
@@ -110,7 +113,8 @@ impl Stream {
             label: label.into(),
             counter: 0,
             types: BTreeMap::new(),
-            without_endpoints: BTreeMap::new(),
+            unresolved: Unresolved::default(),
+            settled: 0,
         }
     }
 
@@ -119,9 +123,13 @@ impl Stream {
         let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
             return Meaning::Unknown(request.type_url.clone());
         };
+        if self.unresolved.is_empty() {
+            self.settled = self.synced();
+        }
         let Some(state) = self.types.get_mut(&kind) else {
-            self.types
-                .insert(kind, TypeState::open_delta(kind, request));
+            let state = TypeState::open_delta(kind, request);
+            self.types.insert(kind, state);
+            self.resolve(kind, &[]);
             return Meaning::Opened(kind);
         };
         state.change_names(
@@ -146,6 +154,9 @@ impl Stream {
         let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
             return Meaning::Unknown(request.type_url.clone());
         };
+        if self.unresolved.is_empty() {
+            self.settled = self.synced();
+        }
         let names: BTreeSet<String> = request.resource_names.iter().cloned().collect();
         let Some(state) = self.types.get_mut(&kind) else {
             self.types.insert(kind, TypeState::open_full(kind, names));
@@ -184,10 +195,11 @@ impl Stream {
 
     /// The next response to write, `None` until something happens (at the latest at `deadline`).
     pub fn next_response(&mut self, source: &mut dyn Source, now: Instant) -> Option<Response> {
-        self.without_endpoints.retain(|_, deadline| *deadline > now);
+        self.unresolved.expire(now);
         let mut earlier_waits = false;
         for kind in ResourceType::ALL {
-            let routes_wait = !self.without_endpoints.is_empty() && waits_for_endpoints(*kind);
+            let routes_wait =
+                self.unresolved.has(ResourceType::Endpoint) && waits_for_endpoints(*kind);
             let Some(state) = self.types.get_mut(kind) else {
                 continue;
             };
@@ -219,7 +231,7 @@ impl Stream {
             .filter_map(|state| state.in_flight.as_ref());
         in_flight
             .map(|in_flight| in_flight.since + ORDER_TIMEOUT)
-            .chain(self.without_endpoints.values().copied())
+            .chain(self.unresolved.deadlines())
             .filter(|deadline| *deadline > now)
             .min()
     }
@@ -231,11 +243,12 @@ impl Stream {
         if has(ResourceType::Cluster) != has(ResourceType::Listener) {
             return 0;
         }
-        self.types
-            .values()
-            .map(TypeState::synced)
-            .min()
-            .unwrap_or(0)
+        let synced = self.types.values().map(TypeState::synced).min();
+        let synced = synced.unwrap_or(0);
+        match self.unresolved.is_empty() {
+            true => synced,
+            false => synced.min(self.settled),
+        }
     }
 
     /// The newest generation sent (or found to change nothing) for a type, and acknowledged.
@@ -257,7 +270,7 @@ impl Stream {
 
     /// Nothing is on its way and nothing waits to be sent.
     pub fn is_idle(&self) -> bool {
-        self.types.values().all(TypeState::is_idle)
+        self.unresolved.is_empty() && self.types.values().all(TypeState::is_idle)
     }
 
     /// What the client has refused and not yet replaced.
@@ -319,7 +332,9 @@ impl Stream {
     /// a cluster warms. So the endpoints follow the cluster at once, unasked.
     fn send_endpoints_again(&mut self, clusters: &[Resource]) {
         if let Some(endpoints) = self.types.get_mut(&ResourceType::Endpoint) {
-            let replaced = clusters.iter().filter(|cluster| is_eds_cluster(&cluster.body));
+            let replaced = clusters
+                .iter()
+                .filter(|cluster| is_eds_cluster(&cluster.body));
             endpoints.answer_again(replaced.map(|cluster| cluster.name.as_str()));
         }
     }
@@ -330,29 +345,53 @@ impl Stream {
         acknowledged: Acknowledged,
         now: Instant,
     ) -> Meaning {
-        match (kind, &acknowledged) {
-            (ResourceType::Cluster, Acknowledged::Accepted { new, removed }) => {
-                for cluster in new.iter().filter(|cluster| is_eds_cluster(&cluster.body)) {
-                    self.without_endpoints
-                        .insert(cluster.name.clone(), now + ORDER_TIMEOUT);
-                }
-                for name in removed {
-                    self.without_endpoints.remove(name);
-                }
-            }
-            (ResourceType::Endpoint, Acknowledged::Accepted { removed, .. }) => {
-                if let Some(state) = self.types.get(&kind) {
-                    self.without_endpoints.retain(|name, _| {
-                        !state.held.contains_key(name) && !removed.contains(name)
+        if let Acknowledged::Accepted {
+            new,
+            replaced,
+            removed,
+        } = &acknowledged
+        {
+            self.resolve(kind, removed);
+            match kind {
+                ResourceType::Cluster => {
+                    for cluster in new.iter().filter(|cluster| is_eds_cluster(&cluster.body)) {
+                        self.need(ResourceType::Endpoint, cluster.name.clone(), now);
+                    }
+                    self.unresolved.resolve(ResourceType::Endpoint, |name| {
+                        removed.iter().any(|removed| removed == name)
                     });
                 }
+                ResourceType::Listener => {
+                    for listener in new.iter().chain(replaced) {
+                        for name in route_names(&listener.body) {
+                            self.need(ResourceType::Route, name, now);
+                        }
+                    }
+                }
+                _ => {}
             }
-            _ => {}
         }
         match acknowledged {
             Acknowledged::Accepted { .. } => Meaning::Acknowledged(kind),
             Acknowledged::Rejected { message } => Meaning::Rejected(kind, message),
         }
+    }
+
+    /// Something that the client has accepted names this, which it does not have yet.
+    fn need(&mut self, kind: ResourceType, name: String, now: Instant) {
+        let is_held = |state: &TypeState| state.held.contains_key(&name);
+        if !self.types.get(&kind).is_some_and(is_held) {
+            self.unresolved.insert(kind, name, now);
+        }
+    }
+
+    /// What the client has, or knows not to exist, is waited for no longer.
+    fn resolve(&mut self, kind: ResourceType, removed: &[String]) {
+        let state = self.types.get(&kind);
+        self.unresolved.resolve(kind, |name| {
+            state.is_some_and(|state| state.held.contains_key(name))
+                || removed.iter().any(|removed| removed == name)
+        });
     }
 }
 

@@ -186,6 +186,47 @@ pub fn is_eds_cluster(body: &Bytes) -> bool {
     read.is_ok() && found
 }
 
+/// The names of the route configurations that an encoded `Listener` asks for by RDS.
+pub fn route_names(body: &Bytes) -> Vec<String> {
+    const FILTER_CHAINS: [u32; 2] = [3, 25];
+    const HTTP_CONNECTION_MANAGER: &str = "type.googleapis.com/envoy.extensions.filters.network.\
+                                           http_connection_manager.v3.HttpConnectionManager";
+    let mut names = Vec::new();
+    for chain in messages(body, &FILTER_CHAINS) {
+        for filter in messages(&chain, &[3]) {
+            for config in messages(&filter, &[4]) {
+                let Ok((type_url, manager)) = decode_any(config) else {
+                    continue;
+                };
+                if type_url != HTTP_CONNECTION_MANAGER {
+                    continue;
+                }
+                let route_sources = messages(&manager, &[3]);
+                let found = route_sources.iter().flat_map(|rds| messages(rds, &[2]));
+                names.extend(found.filter_map(|name| text(name).ok()));
+            }
+        }
+    }
+    names
+}
+
+/// The length-delimited fields with one of these numbers; none where the bytes are no message.
+fn messages(body: &Bytes, numbers: &[u32]) -> Vec<Bytes> {
+    let mut found = Vec::new();
+    let read = fields(body.clone(), |tag, field| {
+        if let Field::Bytes(bytes) = field
+            && numbers.contains(&tag)
+        {
+            found.push(bytes);
+        }
+        Ok(())
+    });
+    if read.is_err() {
+        found.clear();
+    }
+    found
+}
+
 enum Field {
     Bytes(Bytes),
     Varint(u64),
@@ -406,6 +447,44 @@ mod tests {
             names,
             [("a", "7"), ("b", "7")],
             "name from field 1, version of the response"
+        );
+    }
+
+    #[test]
+    fn knows_the_routes_that_a_listener_asks_for() {
+        use envoy_api::hcm::http_connection_manager::RouteSpecifier;
+        use envoy_api::hcm::{HttpConnectionManager, Rds};
+        use envoy_api::listener::filter::ConfigType;
+        use envoy_api::listener::{Filter, FilterChain, Listener};
+        let chain = |name: &str| {
+            let manager = HttpConnectionManager {
+                route_specifier: Some(RouteSpecifier::Rds(Rds {
+                    route_config_name: name.to_owned(),
+                    ..Default::default()
+                })),
+                ..Default::default()
+            };
+            let filter = Filter {
+                config_type: Some(ConfigType::TypedConfig(envoy_api::any::pack(&manager))),
+                ..Default::default()
+            };
+            FilterChain {
+                filters: vec![Filter::default(), filter],
+                ..Default::default()
+            }
+        };
+        let listener = Listener {
+            filter_chains: vec![FilterChain::default(), chain("9080")],
+            default_filter_chain: Some(chain("other")),
+            ..Default::default()
+        };
+        assert_eq!(
+            route_names(&listener.encode_to_vec().into()),
+            ["9080", "other"]
+        );
+        assert!(
+            route_names(&Bytes::from_static(&[0x1a, 0xff])).is_empty(),
+            "cut bytes"
         );
     }
 

@@ -543,3 +543,52 @@ fn full_stream_decides_as_istio_does() {
     s.set(EDS, &["a@2", "b@2"]);
     assert_eq!(s.written(), "");
 }
+
+#[test]
+fn a_listener_counts_once_its_routes_are_there() {
+    use envoy_api::hcm::http_connection_manager::RouteSpecifier;
+    use envoy_api::hcm::{HttpConnectionManager, Rds};
+    use envoy_api::listener::filter::ConfigType;
+    use envoy_api::listener::{Filter, FilterChain, Listener};
+    let mut s = settled();
+    let rds = Rds {
+        route_config_name: "new".into(),
+        ..Default::default()
+    };
+    let route_specifier = Some(RouteSpecifier::Rds(rds));
+    let manager = HttpConnectionManager {
+        route_specifier,
+        ..Default::default()
+    };
+    let config = Some(ConfigType::TypedConfig(envoy_api::any::pack(&manager)));
+    let filters = vec![Filter {
+        config_type: config,
+        ..Default::default()
+    }];
+    let chain = FilterChain {
+        filters,
+        ..Default::default()
+    };
+    let listener = Listener {
+        filter_chains: vec![chain],
+        ..Default::default()
+    };
+    s.world.set(RDS, &["r", "new"]);
+    s.world.set(LDS, &["l@2"]);
+    let listeners = s.world.resources.get_mut(&LDS).expect("there");
+    listeners.get_mut("l").expect("there").body = listener.encode_to_vec().into();
+    s.stream
+        .changed(s.world.generation, &BTreeMap::from([(LDS, Scope::All)]));
+    assert_eq!(s.written(), "LDS +l@2");
+    assert_eq!(s.ack(LDS), "");
+    assert_eq!(
+        s.stream.synced(),
+        4,
+        "accepted, but its routes are not there"
+    );
+    assert!(!s.stream.is_idle());
+    assert_eq!(s.names(RDS, &["new"], &[]), "RDS +new@1");
+    assert_eq!(s.stream.synced(), 4, "on their way");
+    assert_eq!(s.ack(RDS), "");
+    assert_eq!(s.stream.synced(), s.world.generation);
+}

@@ -36,7 +36,10 @@ pub(super) struct InFlight {
 
 pub(super) enum Acknowledged {
     Accepted {
+        /// Resources that the client did not have at all.
         new: Vec<Resource>,
+        /// Resources that it had in another version.
+        replaced: Vec<Resource>,
         removed: Vec<String>,
     },
     Rejected {
@@ -298,7 +301,7 @@ impl TypeState {
     }
 
     fn accepted(&mut self, in_flight: InFlight) -> Acknowledged {
-        let mut new = Vec::new();
+        let (mut new, mut replaced) = (Vec::new(), Vec::new());
         for name in &in_flight.removed {
             self.held.remove(name);
             self.rejected.remove(name);
@@ -324,12 +327,15 @@ impl TypeState {
                 version: resource.version.clone(),
                 body,
             };
-            if self.held.insert(resource.name.clone(), held).is_none() {
-                new.push(resource);
+            match self.held.insert(resource.name.clone(), held) {
+                None => new.push(resource),
+                Some(_) if !was_held => replaced.push(resource),
+                Some(_) => {}
             }
         }
         Acknowledged::Accepted {
             new,
+            replaced,
             removed: in_flight.removed,
         }
     }
