@@ -115,6 +115,8 @@ fn loopback_cluster(name: &str, port: u16) -> Value {
 fn cluster(name: &str, address: Value) -> Value {
     json!({
         "name": name,
+        // The semicolon ends the label's value in statistics (stats.rs).
+        "alt_stat_name": format!("{name};"),
         "type": "STATIC",
         "connect_timeout": "1s",
         "lb_policy": "ROUND_ROBIN",

@@ -3,40 +3,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "toy/namespace.rs"]
+mod namespace;
+
 use std::process::Command;
 
 use agent::capture::apply;
 use agent::capture::flags;
-
-/// Re-runs one test of this file inside a new network namespace; true in the inner process.
-fn in_namespace(test: &str) -> bool {
-    if std::env::var_os("STOLOS_INNER").is_some() {
-        let up = Command::new("ip")
-            .args(["link", "set", "lo", "up"])
-            .status();
-        assert!(up.unwrap().success());
-        return true;
-    }
-    let able = Command::new("unshare").args(["-n", "true"]).status();
-    if !able.is_ok_and(|status| status.success()) {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "no network namespaces (root is needed)"
-        );
-        println!("not run: no network namespaces (root is needed)");
-        return false;
-    }
-    let this = std::env::current_exe().unwrap();
-    let status = Command::new("unshare")
-        .arg("-n")
-        .arg(this)
-        .args(["--exact", test, "--nocapture"])
-        .env("STOLOS_INNER", "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "{test} in its namespace");
-    false
-}
+use namespace::in_namespace;
 
 fn run(arguments: &[&str]) -> String {
     let arguments: Vec<String> = arguments.iter().map(|text| text.to_string()).collect();

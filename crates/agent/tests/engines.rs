@@ -274,10 +274,8 @@ async fn scenario(engine: &Path) {
     );
     eventually(status, "/stats/prometheus", "istio_agent_xds_connected 1").await;
     let page = fetch(status, "/stats/prometheus").await.unwrap().1;
-    assert!(
-        page.contains("# TYPE envoy_server_"),
-        "the proxy's metrics: {page}"
-    );
+    let own = r#"{cluster_name="xds-grpc"}"#;
+    assert!(page.contains(own), "the proxy's metrics: {page}");
     eventually(status, "/debug/ndsz", "reviews.example").await;
     resolves(dns).await;
     toy.kill().await;
