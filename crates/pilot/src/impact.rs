@@ -27,9 +27,12 @@ pub fn impact(changes: &Changes, view: &ProxyView) -> BTreeSet<ResourceType> {
         types.insert(Cluster);
     }
     if !changes.endpoints.is_empty() {
+        types.insert(Endpoint);
+    }
+    if !changes.structural.is_empty() {
         // Clusters resolved by DNS carry their endpoints; headless services have a listener and
         // a name per endpoint; a workload behind new endpoints gets its inbound side.
-        types.extend([Cluster, Endpoint, Listener, NameTable]);
+        types.extend([Cluster, Listener, NameTable]);
     }
     if !changes.workloads.is_empty() {
         let own = changes
@@ -74,5 +77,74 @@ fn of_object(key: &ObjectKey, view: &ProxyView) -> Vec<ResourceType> {
         | Kind::Service
         | Kind::Deployment
         | Kind::Pod => vec![],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ProxyView, ServiceKey};
+
+    fn view(kind: &str) -> ProxyView {
+        let node = envoy_api::core::Node {
+            id: format!("{kind}~10.0.0.1~a.default~default.svc.cluster.local"),
+            ..Default::default()
+        };
+        let snapshot = crate::State::new(std::sync::Arc::default()).snapshot().0;
+        ProxyView::from_node(&node, None, &snapshot).expect("a valid node")
+    }
+
+    #[test]
+    fn changes_touch_their_own_types() {
+        use ResourceType::{Cluster, Endpoint, Listener, Route};
+        let object = |kind| Changes {
+            objects: [ObjectKey {
+                kind,
+                namespace: "default".into(),
+                name: "a".into(),
+            }]
+            .into(),
+            ..Changes::default()
+        };
+        let key = ServiceKey::new("a", "default");
+        let endpoints = Changes {
+            endpoints: [key].into(),
+            ..Changes::default()
+        };
+        for (changes, role, want, why) in [
+            (
+                endpoints,
+                "sidecar",
+                vec![Endpoint],
+                "endpoints alone have a fast lane",
+            ),
+            (
+                object(Kind::AuthorizationPolicy),
+                "sidecar",
+                vec![Listener],
+                "filters only",
+            ),
+            (
+                object(Kind::Gateway),
+                "sidecar",
+                vec![],
+                "gateways are for routers",
+            ),
+            (
+                object(Kind::Gateway),
+                "router",
+                vec![Cluster, Listener, Route],
+                "all of a gateway",
+            ),
+            (
+                object(Kind::Namespace),
+                "sidecar",
+                vec![],
+                "no concern of proxies",
+            ),
+        ] {
+            let got: Vec<ResourceType> = impact(&changes, &view(role)).into_iter().collect();
+            assert_eq!(got, want, "{why}");
+        }
     }
 }

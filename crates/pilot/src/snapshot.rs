@@ -55,7 +55,7 @@ pub struct Snapshot {
     pub cache: Arc<FragmentCache>,
     workloads: Arc<Workloads>,
     scopes: Mutex<BTreeMap<scopes::ScopeKey, Arc<Scope>>>,
-    statuses: Statuses,
+    statuses: Arc<Statuses>,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +65,34 @@ struct Workloads {
 }
 
 impl Snapshot {
-    pub(crate) fn build(state: &State, generation: u64, _last: Option<&Snapshot>) -> Self {
+    /// The same mesh at a later generation: only endpoints changed.
+    pub(crate) fn again(&self, generation: u64) -> Self {
+        let scopes = self
+            .scopes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        Self {
+            generation,
+            mesh: self.mesh.clone(),
+            mesh_revision: self.mesh_revision,
+            domain: self.domain.clone(),
+            services: self.services.clone(),
+            virtual_services: self.virtual_services.clone(),
+            destination_rules: self.destination_rules.clone(),
+            gateways: self.gateways.clone(),
+            policies: self.policies.clone(),
+            secrets: self.secrets.clone(),
+            sidecars: self.sidecars.clone(),
+            endpoints: self.endpoints.clone(),
+            cache: self.cache.clone(),
+            workloads: self.workloads.clone(),
+            scopes: Mutex::new(scopes),
+            statuses: self.statuses.clone(),
+        }
+    }
+
+    pub(crate) fn build(state: &State, generation: u64) -> Self {
         let mesh = state.mesh.value.clone();
         let mut statuses = Statuses::new(&state.objects, [&state.rejected, &state.notes]);
         let services = Arc::new(Services::build(state, &mut statuses));
@@ -95,7 +122,7 @@ impl Snapshot {
             cache: state.cache.clone(),
             workloads: Arc::new(Workloads::build(state)),
             scopes: Mutex::default(),
-            statuses,
+            statuses: Arc::new(statuses),
         }
     }
 

@@ -10,7 +10,7 @@ use mesh_api::{Object, ObjectKey};
 
 use crate::cache::FragmentCache;
 use crate::endpoints::Endpoints;
-use crate::model::{Endpoint, Service, ServiceKey, Workload, WorkloadKey};
+use crate::model::{Endpoint, Resolution, Service, ServiceKey, Workload, WorkloadKey};
 use crate::snapshot::service_entries;
 use crate::snapshot::{Problem, Snapshot};
 
@@ -58,6 +58,9 @@ pub struct Changes {
     pub workloads: BTreeSet<WorkloadKey>,
     /// Services whose endpoints changed.
     pub endpoints: BTreeSet<ServiceKey>,
+    /// Those among them whose endpoints also shape clusters, listeners or names: resolved by
+    /// DNS, headless, or written with addresses.
+    pub structural: BTreeSet<ServiceKey>,
     /// Services whose endpoints run under other identities than before.
     pub identities: BTreeSet<ServiceKey>,
 }
@@ -80,6 +83,16 @@ impl Changes {
             && self.services.is_empty()
             && self.workloads.is_empty()
             && self.identities.is_empty()
+            && self.structural.is_empty()
+    }
+
+    /// Whether every index of the snapshot before still holds.
+    fn keeps_indexes(&self) -> bool {
+        !self.everything
+            && !self.mesh
+            && self.objects.is_empty()
+            && self.services.is_empty()
+            && self.workloads.is_empty()
     }
 }
 
@@ -207,7 +220,11 @@ impl State {
         self.cache.begin(self.generation);
         let mut changes = std::mem::take(&mut self.pending);
         changes.generation = self.generation;
-        let snapshot = Arc::new(Snapshot::build(self, self.generation, self.last.as_deref()));
+        let kept = self.last.as_deref().filter(|_| changes.keeps_indexes());
+        let snapshot = Arc::new(match kept {
+            Some(last) => last.again(self.generation),
+            None => Snapshot::build(self, self.generation),
+        });
         self.last = Some(snapshot.clone());
         (snapshot, changes)
     }
@@ -260,6 +277,11 @@ impl State {
             self.pending.identities.insert(key.clone());
         }
         if update.endpoints {
+            let sent_alone =
+                |service: &Versioned<Service>| service.value.resolution == Resolution::ClientSide;
+            if !self.services.get(&key).is_some_and(sent_alone) {
+                self.pending.structural.insert(key.clone());
+            }
             self.pending.endpoints.insert(key);
         }
     }

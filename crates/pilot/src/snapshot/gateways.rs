@@ -9,6 +9,7 @@ use mesh_api::{Kind, ObjectKey, Spec};
 use super::{Problem, age_order, of_kind};
 use crate::model::{Labels, selects};
 use crate::state::{Revision, State};
+use crate::translate::gateway::OWN_PORTS;
 
 #[derive(Debug)]
 pub struct GatewayEntry {
@@ -88,6 +89,11 @@ impl Gateways {
                     port.protocol.to_ascii_uppercase().as_str(),
                     "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB"
                 );
+                if OWN_PORTS.iter().any(|own| u32::from(*own) == port.number) {
+                    let message = format!("port {} is the proxy's own", port.number);
+                    conflicts.push((gateway.key.clone(), Problem::conflict(message)));
+                    continue;
+                }
                 let other = taken.iter().find(|(older, number, bind, http)| {
                     *number == port.number
                         && *bind == server.bind

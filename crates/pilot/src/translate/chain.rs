@@ -45,6 +45,15 @@ pub fn protocols(transport: &str, alpn: &[&str]) -> FilterChainMatch {
     }
 }
 
+/// Envoy takes whole-label wildcards in SNI only, and refuses the listener of any other.
+pub fn names_are_valid(chain: &FilterChain) -> bool {
+    let valid = |name: &String| !name.strip_prefix("*.").unwrap_or(name).contains('*');
+    chain
+        .filter_chain_match
+        .as_ref()
+        .is_none_or(|m| m.server_names.iter().all(valid))
+}
+
 /// The chains as one fragment: a listener that has nothing else.
 pub fn encode(name: String, chains: Vec<FilterChain>) -> Fragment {
     Fragment::new(

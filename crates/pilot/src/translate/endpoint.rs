@@ -17,7 +17,7 @@ use super::{cluster_balancer, locality};
 use crate::cache::Fragment;
 use crate::keys::{EndpointsKey, FragmentKey};
 use crate::model::{
-    Endpoint, EndpointAddress, Health, Labels, Locality, ProxyView, TlsMode, selects,
+    Endpoint, EndpointAddress, Health, Labels, Locality, ProxyView, Resolution, TlsMode, selects,
 };
 use crate::snapshot::{MtlsMode, Snapshot};
 
@@ -85,12 +85,16 @@ pub(super) fn translate(
         .outlier_detection
         .as_ref()
         .is_none_or(|outlier| outlier.min_health_percent <= 0);
+    let by_dns = matches!(
+        service.resolution,
+        Resolution::Dns | Resolution::DnsRoundRobin
+    );
     let mut groups: BTreeMap<Locality, Vec<(LbEndpoint, &Endpoint)>> = BTreeMap::new();
     for endpoint in &set.endpoints {
         let wanted = endpoint.service_port == target.port.name
             && subset.is_none_or(|labels| selects(labels, &endpoint.labels))
             && (keeps_unhealthy || endpoint.health == Health::Healthy)
-            && reachable(endpoint, key);
+            && reachable(endpoint, key, by_dns);
         if wanted {
             let wire = wire(snapshot, key, endpoint);
             groups
@@ -119,8 +123,9 @@ fn distributes(setting: Option<&LocalityLbSetting>) -> bool {
     setting.is_some_and(|setting| !setting.distribute.is_empty())
 }
 
-/// An address family the proxy has.
-fn reachable(endpoint: &Endpoint, key: &EndpointsKey) -> bool {
+/// An address family the proxy has; names only where they are resolved, sockets only where not:
+/// one wrong endpoint would make Envoy refuse all of them.
+fn reachable(endpoint: &Endpoint, key: &EndpointsKey, by_dns: bool) -> bool {
     match endpoint.address {
         EndpointAddress::Ip(address) => {
             if address.is_ipv4() {
@@ -129,7 +134,8 @@ fn reachable(endpoint: &Endpoint, key: &EndpointsKey) -> bool {
                 key.ipv6
             }
         }
-        EndpointAddress::Hostname(_) | EndpointAddress::Pipe(_) => true,
+        EndpointAddress::Hostname(_) => by_dns,
+        EndpointAddress::Pipe(_) => !by_dns,
     }
 }
 

@@ -77,6 +77,9 @@ impl MergedServer {
     }
 }
 
+/// Ports on which every gateway listens for itself: admin, agent, readiness, metrics.
+pub const OWN_PORTS: [u16; 4] = [15000, 15020, 15021, 15090];
+
 /// Does TLS speak on this server?
 fn speaks_tls(protocol: Protocol) -> bool {
     protocol.is_tls()
@@ -102,7 +105,7 @@ pub fn merge(snapshot: &Snapshot, view: &ProxyView) -> Vec<MergedPort> {
                 continue;
             };
             for port in target_ports(gateway, number, &instances) {
-                if view.unprivileged && port < 1024 {
+                if (view.unprivileged && port < 1024) || OWN_PORTS.contains(&port) {
                     continue;
                 }
                 let merged = merged_server(gateway, server, number, port);

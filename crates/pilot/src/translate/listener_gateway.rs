@@ -83,6 +83,7 @@ impl Builder<'_> {
                 .flat_map(|server| self.server_chains(port, server));
             // Envoy refuses a listener with two equal matches: the older chain stays.
             chains
+                .filter(chain::names_are_valid)
                 .filter(|chain| seen.insert(format!("{:?}", chain.filter_chain_match)))
                 .collect()
         };

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use envoy_api::Resource;
 use envoy_api::core::{TrafficDirection, TransportSocket};
 use envoy_api::listener::{FilterChain, FilterChainMatch, Listener};
-use envoy_api::route::route_action::ClusterSpecifier;
+use envoy_api::route::route_action::{ClusterSpecifier, MaxStreamDuration};
 use envoy_api::route::{Decorator, Route, RouteAction, RouteConfiguration, VirtualHost, route};
 
 use super::chain::{self, MESH_ANY, MESH_HTTP, MESH_TCP, PLAIN_HTTP, RAW, TLS};
 use super::http_filters::Side;
 use super::inbound::Served;
 use super::listener_gateway::server_tls;
-use super::message::{duration, socket};
+use super::message::{duration, seconds, socket};
 use super::network_filters::{self, Http, Routes};
 use super::rbac::RbacFilters;
-use super::{access_log, route as routes, route_match, tls_context};
+use super::{access_log, route_match, tls_context};
 use crate::cache::Fragment;
 use crate::cluster_name;
 use crate::keys::{FragmentKey, InboundChainKey};
@@ -347,7 +347,13 @@ fn decorator(served: &Served) -> String {
 fn inline_routes(target: &Target<'_>) -> RouteConfiguration {
     let mut action = RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(target.cluster.to_owned())),
-        ..routes::timeouts(None)
+        timeout: Some(seconds(0)),
+        max_stream_duration: Some(MaxStreamDuration {
+            max_stream_duration: Some(seconds(0)),
+            grpc_timeout_header_max: Some(seconds(0)),
+            ..Default::default()
+        }),
+        ..Default::default()
     };
     if !target.protocol.is_grpc() {
         // The application may close an idle connection just as a request is sent.

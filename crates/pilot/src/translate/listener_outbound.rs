@@ -167,7 +167,7 @@ impl Builder<'_> {
             let chains = tcp_route::chains(&self.outgoing, rules, service, port, &ranges);
             let own = bind != self.view().wildcard() && listener.bind.is_empty();
             let entry = self.entry(listener, bind, port.number);
-            for chain in chains {
+            for chain in chains.into_iter().filter(chain::names_are_valid) {
                 // The first service on an address wins: Envoy refuses equal matches.
                 let taken = entry
                     .chains

@@ -133,6 +133,7 @@ fn inline_routes(chain: &mut FilterChain, tables: &BTreeMap<String, RouteConfigu
 /// Panics with Envoy's words when it refuses.
 pub fn accepts(what: &str, snapshot: &Snapshot, view: &ProxyView) {
     let config = bootstrap(snapshot, view);
+    keep(what, &config);
     let Some(envoy) = binary() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("envoy.json");
@@ -148,4 +149,25 @@ pub fn accepts(what: &str, snapshot: &Snapshot, view: &ProxyView) {
         String::from_utf8_lossy(&output.stderr),
         serde_json::to_string_pretty(&config).unwrap_or_default()
     );
+}
+
+/// `STOLOS_BOOTSTRAPS=DIR` keeps every bootstrap, for a look or for another proxy's verdict.
+pub fn keep(what: &str, config: &Value) {
+    let Some(folder) = std::env::var_os("STOLOS_BOOTSTRAPS") else {
+        return;
+    };
+    let name: String = what
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    let short: String = name
+        .chars()
+        .rev()
+        .take(80)
+        .collect::<String>()
+        .chars()
+        .rev()
+        .collect();
+    let path = PathBuf::from(folder).join(format!("{short}.json"));
+    std::fs::write(path, config.to_string()).expect("a writable folder");
 }

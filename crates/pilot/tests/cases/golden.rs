@@ -59,8 +59,11 @@ fn run(case: &Path) -> Result<(), String> {
         }
     }
     // Stock Envoy does not know Istio's filters: they are only for nodes that announce them.
-    if !view.capabilities.stats {
-        envoy::accepts(&case.display().to_string(), &snapshot, &view);
+    let what = case.display().to_string();
+    if view.capabilities.stats {
+        envoy::keep(&what, &envoy::bootstrap(&snapshot, &view));
+    } else {
+        envoy::accepts(&what, &snapshot, &view);
     }
     if wrong.is_empty() {
         return Ok(());
