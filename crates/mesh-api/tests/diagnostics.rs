@@ -342,3 +342,100 @@ fn hostile_documents_end_soon() {
         );
     }
 }
+
+/// Documents with most of what the kinds in force can hold.
+const SEED: &str = "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, labels: {x: y}}
+spec:
+  hosts: [\"*.a.com\", b]
+  gateways: [mesh, ns/gw]
+  http:
+  - name: n
+    match: [{uri: {regex: \"/x.*\"}, headers: {h: {exact: v}}, port: 80}]
+    route: [{destination: {host: b, subset: s, port: {number: 80}}, weight: 5}]
+    fault: {delay: {fixedDelay: 1s, percentage: {value: 10}}}
+    retries: {attempts: 3, perTryTimeout: 2s, retryOn: \"5xx,503\"}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p}
+spec: &anchor
+  rules:
+  - from: [{source: {principals: [\"a/*\"], ipBlocks: [10.0.0.0/8]}}]
+    to: [{operation: {paths: [\"/a/{*}/{**}\"], ports: [\"80\"]}}]
+    when: [{key: \"request.headers[x]\", values: [y]}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: d}
+spec:
+  host: b
+  trafficPolicy:
+    loadBalancer: {consistentHash: {httpCookie: {name: c, ttl: 0s}, maglev: {tableSize: 65537}}}
+    tls: {mode: MUTUAL, clientCertificate: a, privateKey: b}
+";
+
+#[test]
+fn damaged_documents_never_panic() {
+    let pieces: Vec<&[u8]> = vec![
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b":",
+        b"- ",
+        b"*",
+        b"&a ",
+        b"*a",
+        b"<<: ",
+        b"\n",
+        b"\t",
+        b"'",
+        b"\"",
+        b"|",
+        b"!",
+        b"%",
+        b"null",
+        b"~",
+        b"-1",
+        b"1e999",
+        b"\xc3\xbc",
+        b"0x",
+        b"{**}",
+    ];
+    let mut state: u64 = 0x2545_f491_4f6c_dd1d;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    for _ in 0..3000 {
+        let mut bytes = SEED.as_bytes().to_vec();
+        for _ in 0..=random(4) {
+            let at = random(bytes.len());
+            match random(3) {
+                0 => bytes.truncate(at.max(1)),
+                1 => drop(bytes.drain(at..(at + 1 + random(8)).min(bytes.len()))),
+                _ => {
+                    let piece = pieces[random(pieces.len())];
+                    bytes.splice(at..at, piece.iter().copied());
+                }
+            }
+            if bytes.is_empty() {
+                bytes.push(b'a');
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let parsed = parse("f.yaml", &text, &ParseOptions::default());
+        for object in &parsed.objects {
+            let found = validate::validate(object);
+            assert!(found.iter().all(|d| !d.to_string().is_empty()));
+            let again = object.to_json().to_string();
+            let again = parse("again", &again, &ParseOptions::default());
+            assert_eq!(again.objects.first(), Some(object), "{text}");
+        }
+        mesh_api::analyze::analyze(&parsed.objects, &Default::default());
+    }
+}
