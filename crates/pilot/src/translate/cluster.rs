@@ -192,7 +192,9 @@ fn translate(snapshot: &Snapshot, key: &ClusterKey, target: &Target<'_>) -> Clus
     let router = key.client.router;
     let upstream = Upstream::choose(target.port.protocol, http, router, mesh);
     if !target.sni_dnat {
-        cluster_pool::apply_http(&mut cluster, upstream, http);
+        let sni = policy.tls.as_ref().and_then(cluster_tls::automatic_sni);
+        let pool = policy.connection_pool.as_ref();
+        cluster_pool::apply_http(&mut cluster, upstream, pool, sni);
     }
     // Endpoints that fail are sent too; panicking into them is a rule's choice.
     cluster

@@ -10,6 +10,8 @@ use envoy_api::endpoint::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
 
+use mesh_api::kinds::connection_pool::{ConnectionPoolSettings, HttpSettings};
+
 use super::cluster_pool::{self, Upstream};
 use super::inbound::{Backend, Served};
 use super::message::{duration, list, object, pipe, socket, text};
@@ -51,8 +53,7 @@ pub fn served(snapshot: &Snapshot, view: &ProxyView, served: &Served) -> Fragmen
     } else {
         Upstream::Http1
     };
-    let http = served.pool.as_ref().and_then(|pool| pool.http.as_ref());
-    cluster_pool::apply_http(&mut cluster, upstream, http);
+    cluster_pool::apply_http(&mut cluster, upstream, served.pool.as_ref(), None);
     if !served.services.is_empty() {
         let services = served.services.iter().map(|service| {
             object([
@@ -166,9 +167,13 @@ fn plain(name: &str, snapshot: &Snapshot) -> Cluster {
 }
 
 fn use_client_protocol(cluster: &mut Cluster) {
-    let idle = mesh_api::kinds::connection_pool::HttpSettings {
+    let idle = HttpSettings {
         idle_timeout: Some(Duration::from_secs(PASSTHROUGH_IDLE_S)),
         ..Default::default()
     };
-    cluster_pool::apply_http(cluster, Upstream::Downstream, Some(&idle));
+    let pool = ConnectionPoolSettings {
+        http: Some(idle),
+        tcp: None,
+    };
+    cluster_pool::apply_http(cluster, Upstream::Downstream, Some(&pool), None);
 }

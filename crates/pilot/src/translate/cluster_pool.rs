@@ -9,7 +9,7 @@ use envoy_api::cluster::{
 };
 use envoy_api::core::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as Common, KeepaliveSettings,
-    TcpKeepalive,
+    TcpKeepalive, UpstreamHttpProtocolOptions,
 };
 use envoy_api::http_protocol_options::HttpProtocolOptions;
 use envoy_api::http_protocol_options::http_protocol_options::{
@@ -135,14 +135,25 @@ impl Upstream {
 }
 
 /// Writes the HTTP options that `upstream` and the pool ask for.
-pub fn apply_http(cluster: &mut Cluster, upstream: Upstream, http: Option<&HttpSettings>) {
-    let common = http.map(|http| Common {
-        idle_timeout: http.idle_timeout.map(duration),
-        max_requests_per_connection: positive(http.max_requests_per_connection),
+pub fn apply_http(
+    cluster: &mut Cluster,
+    upstream: Upstream,
+    pool: Option<&ConnectionPoolSettings>,
+    sni: Option<UpstreamHttpProtocolOptions>,
+) {
+    let http = pool.and_then(|pool| pool.http.as_ref());
+    let tcp = pool.and_then(|pool| pool.tcp.as_ref());
+    let common = Common {
+        idle_timeout: http.and_then(|http| http.idle_timeout).map(duration),
+        max_requests_per_connection: http
+            .and_then(|http| positive(http.max_requests_per_connection)),
+        max_connection_duration: tcp
+            .and_then(|tcp| tcp.max_connection_duration)
+            .map(duration),
         ..Default::default()
-    });
-    let common = common.filter(|common| *common != Common::default());
-    if upstream == Upstream::Http1 && common.is_none() {
+    };
+    let common = Some(common).filter(|common| *common != Common::default());
+    if upstream == Upstream::Http1 && common.is_none() && sni.is_none() {
         return;
     }
     let http2 = Http2ProtocolOptions {
@@ -175,6 +186,7 @@ pub fn apply_http(cluster: &mut Cluster, upstream: Upstream, http: Option<&HttpS
     };
     let options = HttpProtocolOptions {
         common_http_protocol_options: common,
+        upstream_http_protocol_options: sni,
         upstream_protocol_options: Some(protocol),
         ..Default::default()
     };

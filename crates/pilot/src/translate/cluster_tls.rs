@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use envoy_api::cluster::Cluster;
 use envoy_api::cluster::cluster::TransportSocketMatch;
-use envoy_api::core::TransportSocket;
+use envoy_api::core::{TransportSocket, UpstreamHttpProtocolOptions};
 use envoy_api::matcher::string_matcher::MatchPattern;
 use envoy_api::tls::subject_alt_name_matcher::SanType;
 use envoy_api::tls::{
@@ -167,10 +167,23 @@ fn custom_socket(settings: &ClientTlsSettings, peer: &Peer<'_>) -> TransportSock
     tls_context::upstream(&UpstreamTlsContext {
         common_tls_context: Some(common),
         sni: settings.sni.clone(),
-        auto_host_sni: settings.sni.is_empty(),
-        auto_sni_san_validation: settings.subject_alt_names.is_empty() && !insecure,
         ..Default::default()
     })
+}
+
+/// Without a written SNI the request's host is asked for, and the certificate must carry it.
+pub fn automatic_sni(settings: &ClientTlsSettings) -> Option<UpstreamHttpProtocolOptions> {
+    let originates = matches!(settings.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual);
+    if !originates {
+        return None;
+    }
+    let insecure = settings.insecure_skip_verify.unwrap_or(false);
+    let options = UpstreamHttpProtocolOptions {
+        auto_sni: settings.sni.is_empty(),
+        auto_san_validation: settings.subject_alt_names.is_empty() && !insecure,
+        ..Default::default()
+    };
+    Some(options).filter(|options| options.auto_sni || options.auto_san_validation)
 }
 
 fn client_certificate(settings: &ClientTlsSettings) -> SecretSource {

@@ -53,8 +53,10 @@ fn by_address(
     list: &mut Vec<Instance>,
 ) {
     let service = &entry.service;
-    let local = service.registry == Registry::Kubernetes || view.is_router();
-    if !local && service.key.namespace != view.namespace {
+    // The platform's services name their workloads by selector.
+    let platform = service.registry == Registry::Kubernetes;
+    let foreign = !view.is_router() && service.key.namespace != view.namespace;
+    if (platform && !service.selector.is_empty()) || (foreign && !platform) {
         return;
     }
     let set = snapshot.endpoints.read(&service.key);
