@@ -47,8 +47,8 @@ fn envoy(cases: &[&str]) -> Result<()> {
 
 /// Golden tests rewrite their files when this variable is set.
 fn golden() -> Result<()> {
-    let mut command = cargo(&["test", "--workspace", "golden"]);
-    run(command.env("STOLOS_GOLDEN", "write"))?;
+    let mut command = cargo(&["test", "--workspace", "golden_"]);
+    run(command.env("STOLOS_GOLDEN", "rewrite"))?;
     run(Command::new("git")
         .args(["diff", "--stat", "--", "*golden*"])
         .current_dir(root()))
