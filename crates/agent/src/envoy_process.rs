@@ -28,6 +28,8 @@ impl EnvoyProcess {
         tokio::fs::write(&file, text)
             .await
             .map_err(AgentError::io(file.display().to_string()))?;
+        let record = options.paths.config.join("envoy.pid");
+        end_leftover(&record, &file).await;
         let mut command = Command::new(path);
         command
             .arg("-c")
@@ -45,6 +47,8 @@ impl EnvoyProcess {
         let group = id
             .map(Pid::from_raw)
             .ok_or_else(|| AgentError::Proxy("Envoy ended before it began".to_string()))?;
+        let recording = tokio::fs::write(&record, group.as_raw().to_string()).await;
+        recording.map_err(AgentError::io(record.display().to_string()))?;
         tracing::info!(path = %path.display(), pid = group.as_raw(), "Envoy started");
         Ok(EnvoyProcess { child, group })
     }
@@ -83,6 +87,35 @@ impl Drop for EnvoyProcess {
     }
 }
 
+/// An agent that was killed leaves its Envoy behind, which holds the ports; that one has served
+/// until now and ends here. Recognised by its command line: the number may be another's by now.
+async fn end_leftover(record: &Path, bootstrap: &Path) {
+    let Ok(text) = tokio::fs::read_to_string(record).await else {
+        return;
+    };
+    let Ok(id) = text.trim().parse::<i32>() else {
+        return;
+    };
+    let is_ours = || {
+        let command_line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let wanted = bootstrap.as_os_str().as_encoded_bytes();
+        command_line
+            .split(|byte| *byte == 0)
+            .any(|argument| argument == wanted)
+    };
+    if id <= 1 || !is_ours() {
+        return;
+    }
+    tracing::warn!(pid = id, "ending the Envoy of an agent that was killed");
+    let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+    let gone = async {
+        while is_ours() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let _ = tokio::time::timeout(TERMINATION_LIMIT, gone).await;
+}
+
 fn arguments(options: &Options) -> Vec<String> {
     let config = &options.proxy_config;
     let mut arguments: Vec<String> = [
@@ -119,4 +152,42 @@ fn arguments(options: &Options) -> Vec<String> {
 
 fn describe(status: ExitStatus) -> String {
     format!("Envoy ended: {status}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_leftover_is_ended_and_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (record, bootstrap) = (
+            folder.path().join("envoy.pid"),
+            folder.path().join("envoy-rev.json"),
+        );
+        let start = |argument: &Path| {
+            let mut command = Command::new("sh");
+            command
+                .args(["-c", "sleep 600; :"])
+                .arg(argument)
+                .process_group(0)
+                .kill_on_drop(true);
+            command.spawn().unwrap()
+        };
+        let (mut leftover, mut other) = (start(&bootstrap), start(Path::new("/other")));
+        for child in [&leftover, &other] {
+            std::fs::write(&record, child.id().unwrap().to_string()).unwrap();
+            // A child that is dead but not reaped has no command line: it counts as gone.
+            end_leftover(&record, &bootstrap).await;
+        }
+        let status = tokio::time::timeout(Duration::from_secs(5), leftover.wait()).await;
+        assert!(!status.expect("ended").unwrap().success());
+        assert!(
+            other.try_wait().unwrap().is_none(),
+            "another process goes on"
+        );
+        killpg(Pid::from_raw(other.id().unwrap() as i32), Signal::SIGKILL).unwrap();
+        std::fs::write(&record, "nonsense").unwrap();
+        end_leftover(&record, &bootstrap).await;
+    }
 }

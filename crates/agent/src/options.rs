@@ -195,19 +195,8 @@ impl Options {
                     .into(),
                 resolv_conf: flags["resolvConf"].as_str().into(),
             },
-            ports: Ports {
-                admin: proxy_config.proxy_admin_port,
-                status: proxy_config.status_port,
-                readiness: env.number("ENVOY_STATUS_PORT", 15021)?,
-                prometheus: env.number("ENVOY_PROMETHEUS_PORT", 15090)?,
-            },
-            dns: Dns {
-                is_on: env.is_on("ISTIO_META_DNS_CAPTURE")?
-                    || env.is_on("ISTIO_META_ENABLE_DNS_SERVER")?,
-                address: env.or("DNS_PROXY_ADDR", "localhost:15053").to_string(),
-                forward_timeout: env.duration("DNS_FORWARD_TIMEOUT", Duration::from_secs(5))?,
-                forward_to_all: env.is_on("DNS_FORWARD_PARALLEL")?,
-            },
+            ports: ports(&env, &proxy_config)?,
+            dns: dns(&env)?,
             app_probers: env.json("ISTIO_KUBE_APP_PROBERS")?,
             prometheus_annotations: env.json("ISTIO_PROMETHEUS_ANNOTATIONS")?,
             metadata: env.metadata()?,
@@ -298,6 +287,24 @@ fn flags(arguments: &[String]) -> Result<BTreeMap<&'static str, String>, AgentEr
         flags.insert(known, value);
     }
     Ok(flags)
+}
+
+fn ports(env: &Environment<'_>, config: &ProxyConfig) -> Result<Ports, AgentError> {
+    Ok(Ports {
+        admin: config.proxy_admin_port,
+        status: config.status_port,
+        readiness: env.number("ENVOY_STATUS_PORT", 15021)?,
+        prometheus: env.number("ENVOY_PROMETHEUS_PORT", 15090)?,
+    })
+}
+
+fn dns(env: &Environment<'_>) -> Result<Dns, AgentError> {
+    Ok(Dns {
+        is_on: env.is_on("ISTIO_META_DNS_CAPTURE")? || env.is_on("ISTIO_META_ENABLE_DNS_SERVER")?,
+        address: env.or("DNS_PROXY_ADDR", "localhost:15053").to_string(),
+        forward_timeout: env.duration("DNS_FORWARD_TIMEOUT", Duration::from_secs(5))?,
+        forward_to_all: env.is_on("DNS_FORWARD_PARALLEL")?,
+    })
 }
 
 fn engine(env: &Environment<'_>, config: &ProxyConfig) -> Result<Engine, AgentError> {

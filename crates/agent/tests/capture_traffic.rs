@@ -57,6 +57,34 @@ fn capture(arguments: &[&str]) {
     apply::run(&flags::parse(&all, |_| None, "").unwrap()).unwrap();
 }
 
+fn from_here(is_proxy: bool, mark: Option<u32>) {
+    let passthrough = Some(Ipv4Addr::new(127, 0, 0, 6));
+    for (address, source, want, why) in [
+        (
+            (THERE, 80),
+            None,
+            if is_proxy { "peer" } else { "outbound" },
+            "another pod",
+        ),
+        (
+            (HERE, 9080),
+            None,
+            if is_proxy { "inbound" } else { "application" },
+            "the pod itself: the proxy's call comes in again, the application's is direct",
+        ),
+        (([127, 0, 0, 1], 9080), None, "application", "loopback"),
+        (
+            (HERE, 9080),
+            passthrough,
+            "application",
+            "the proxy to its application",
+        ),
+    ] {
+        let got = reach(address, mark, source);
+        assert_eq!(got, want, "proxy {is_proxy}, mark {mark:?}: {why}");
+    }
+}
+
 fn scenario(tool: &[&str]) {
     let peer = Peer::start();
     for (address, name) in [
@@ -68,7 +96,6 @@ fn scenario(tool: &[&str]) {
         speak(address, name);
     }
     peer.run(|| speak((THERE, 80), "peer"));
-    let passthrough = Some(Ipv4Addr::new(127, 0, 0, 6));
     // This process is root: it is the application, or the proxy by its user or its mark.
     let rounds: [(&[&str], bool, Option<u32>); 4] = [
         (&["-u", "1337", "-g", "1337"], false, None),
@@ -78,30 +105,7 @@ fn scenario(tool: &[&str]) {
     ];
     for (exempt, is_proxy, mark) in rounds {
         capture(&[tool, exempt].concat());
-        for (address, source, want, why) in [
-            (
-                (THERE, 80),
-                None,
-                if is_proxy { "peer" } else { "outbound" },
-                "another pod",
-            ),
-            (
-                (HERE, 9080),
-                None,
-                if is_proxy { "inbound" } else { "application" },
-                "the pod itself: the proxy's call comes in again, the application's is direct",
-            ),
-            (([127, 0, 0, 1], 9080), None, "application", "loopback"),
-            (
-                (HERE, 9080),
-                passthrough,
-                "application",
-                "the proxy to its application",
-            ),
-        ] {
-            let got = reach(address, mark, source);
-            assert_eq!(got, want, "{tool:?} {exempt:?}: {why}");
-        }
+        from_here(is_proxy, mark);
         if !is_proxy {
             assert_eq!(
                 reach((VIRTUAL_IP, 9080), mark, None),
