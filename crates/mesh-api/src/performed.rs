@@ -290,60 +290,73 @@ fn refuses(kind: Kind) -> bool {
     )
 }
 
+/// Every field of the kind that is not performed, with the reason.
+pub fn rows(kind: Kind) -> Vec<(String, &'static str)> {
+    let mut rows: Vec<(String, &'static str)> = Vec::new();
+    rows.extend(
+        FIELDS
+            .iter()
+            .filter(|row| row.kind == kind)
+            .map(|r| (r.path.to_owned(), r.why)),
+    );
+    for (_, base) in POLICIES.iter().filter(|(of, _)| *of == kind) {
+        let of_port = |path: &str| {
+            ["loadBalancer", "connectionPool", "outlierDetection", "tls."]
+                .iter()
+                .any(|block| path.starts_with(block))
+        };
+        let some = POLICY
+            .iter()
+            .filter(|(path, _)| !base.ends_with("[]") || of_port(path));
+        rows.extend(some.map(|(path, why)| (format!("{base}.{path}"), *why)));
+    }
+    let pod = match kind {
+        Kind::Pod => "",
+        Kind::Deployment => "template.spec.",
+        _ => return rows,
+    };
+    rows.extend(
+        POD_FIELDS
+            .iter()
+            .map(|(path, why)| (format!("{pod}{path}"), *why)),
+    );
+    for list in ["containers", "initContainers"] {
+        let fields = CONTAINER_FIELDS.iter();
+        rows.extend(fields.map(|(path, why)| (format!("{pod}{list}[].{path}"), *why)));
+    }
+    rows
+}
+
+/// Whether an object with this field must be refused.
+pub fn is_refused(kind: Kind, path: &str) -> bool {
+    refuses(kind) || (path.contains("volumes[].") && !path.contains("emptyDir"))
+}
+
 /// What of the object is not performed.
 pub fn check(object: &Object) -> Vec<Diagnostic> {
     let kind = object.meta.kind;
-    let severity = if refuses(kind) {
-        Severity::Error
-    } else {
-        Severity::Warning
+    let severity = |refused: bool| {
+        if refused {
+            Severity::Error
+        } else {
+            Severity::Warning
+        }
     };
     let mut report = Report {
         object,
         found: Vec::new(),
     };
     if WHOLE_KINDS.contains(&kind) {
-        report.add(
-            severity,
-            "",
-            &format!("the kind {kind} is not performed by this release"),
-        );
+        let message = format!("the kind {kind} is not performed by this release");
+        report.add(severity(refuses(kind)), "", &message);
         return report.found;
     }
     let spec = object.spec.to_json();
     let root = if kind.has_spec() { "spec" } else { "" };
-    let mut look = |path: &str, why: &str| {
-        let segments: Vec<&str> = segments(path);
+    for (path, why) in rows(kind) {
         let message = format!("is not performed by this release ({why})");
-        for place in find(&spec, &segments, root.to_owned()) {
-            let severity = match path.contains("volumes[].") && !path.contains("emptyDir") {
-                true => Severity::Error,
-                false => severity,
-            };
-            report.add(severity, &place, &message);
-        }
-    };
-    for row in FIELDS.iter().filter(|row| row.kind == kind) {
-        look(row.path, row.why);
-    }
-    for (_, base) in POLICIES.iter().filter(|(of, _)| *of == kind) {
-        for (path, why) in POLICY {
-            look(&format!("{base}.{path}"), why);
-        }
-    }
-    let pod = match kind {
-        Kind::Pod => Some(String::new()),
-        Kind::Deployment => Some("template.spec.".to_owned()),
-        _ => None,
-    };
-    if let Some(pod) = pod {
-        for (path, why) in POD_FIELDS {
-            look(&format!("{pod}{path}"), why);
-        }
-        for list in ["containers", "initContainers"] {
-            for (path, why) in CONTAINER_FIELDS {
-                look(&format!("{pod}{list}[].{path}"), why);
-            }
+        for place in find(&spec, &segments(&path), root.to_owned()) {
+            report.add(severity(is_refused(kind, &path)), &place, &message);
         }
     }
     report.values();
@@ -540,28 +553,10 @@ mod tests {
 
     #[test]
     fn every_row_names_a_field_and_reports_it() {
-        let fields = FIELDS.iter().map(|row| (row.kind, row.path.to_owned()));
-        let policies = POLICIES.iter().flat_map(|(kind, base)| {
-            // Ports have a part of the fields only.
-            let whole = !base.ends_with("[]");
-            let rows = POLICY.iter().filter(move |(path, _)| {
-                whole || path.starts_with("loadBalancer") || path.starts_with("tls")
-            });
-            rows.map(move |(path, _)| (*kind, format!("{base}.{path}")))
-        });
-        let pods = POD_FIELDS
+        let all = Kind::ALL
             .iter()
-            .map(|(path, _)| (Kind::Pod, (*path).to_owned()));
-        let containers = CONTAINER_FIELDS.iter().map(|(path, _)| {
-            (
-                Kind::Deployment,
-                format!("template.spec.containers[].{path}"),
-            )
-        });
-        let silent: Vec<String> = fields
-            .chain(policies)
-            .chain(pods)
-            .chain(containers)
+            .flat_map(|kind| rows(*kind).into_iter().map(move |(path, _)| (*kind, path)));
+        let silent: Vec<String> = all
             .filter(|(kind, path)| !fires(*kind, path))
             .map(|(kind, path)| format!("{kind} {path}"))
             .collect();
