@@ -168,11 +168,7 @@ impl ProxyView {
             locality,
             network: metadata.text("NETWORK").unwrap_or_default(),
             cluster: metadata.text("CLUSTER_ID").unwrap_or_default(),
-            interception: match metadata.text("INTERCEPTION_MODE").as_deref() {
-                Some("TPROXY") => Interception::Tproxy,
-                Some("NONE") => Interception::None,
-                _ => Interception::Redirect,
-            },
+            interception: interception(metadata.text("INTERCEPTION_MODE").as_deref()),
             http10: metadata.text("HTTP10").is_some_and(|value| value == "1"),
             unprivileged: metadata
                 .text("UNPRIVILEGED_POD")
@@ -218,6 +214,14 @@ impl ProxyView {
         } else {
             "::1"
         }
+    }
+}
+
+fn interception(mode: Option<&str>) -> Interception {
+    match mode {
+        Some("TPROXY") => Interception::Tproxy,
+        Some("NONE") => Interception::None,
+        _ => Interception::Redirect,
     }
 }
 

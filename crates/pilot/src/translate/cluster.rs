@@ -215,26 +215,31 @@ fn translate(snapshot: &Snapshot, key: &ClusterKey, target: &Target<'_>) -> Clus
         upstream,
         client: &key.client,
     };
-    let mutual = match &policy.tls {
-        Some(settings) => {
-            cluster_tls::apply_rule(&mut cluster, settings, &peer)
-                && settings.mode == ClientTlsMode::IstioMutual
-        }
-        None => {
-            let auto = mesh.enable_auto_mtls
-                && !service.external
-                && key.mtls != MtlsMode::Disable
-                && discovery != DiscoveryType::OriginalDst;
-            if auto {
-                cluster_tls::apply_auto(&mut cluster, &peer);
-            }
-            auto
-        }
-    };
+    let auto = mesh.enable_auto_mtls
+        && !service.external
+        && key.mtls != MtlsMode::Disable
+        && discovery != DiscoveryType::OriginalDst;
+    let mutual = apply_tls(&mut cluster, &policy, &peer, auto);
     if mutual && key.client.metadata_exchange {
         cluster.filters.push(metadata_exchange());
     }
     cluster
+}
+
+/// The rule's TLS, else the mesh's own; whether it is mutual TLS of the mesh.
+fn apply_tls(cluster: &mut Cluster, policy: &Policy, peer: &Peer<'_>, auto: bool) -> bool {
+    match &policy.tls {
+        Some(settings) => {
+            cluster_tls::apply_rule(cluster, settings, peer)
+                && settings.mode == ClientTlsMode::IstioMutual
+        }
+        None => {
+            if auto {
+                cluster_tls::apply_auto(cluster, peer);
+            }
+            auto
+        }
+    }
 }
 
 // The DNS fields' successor is a cluster extension that older Envoys do not have.

@@ -13,10 +13,10 @@ use envoy_api::route::{Decorator, Route, RouteAction, RouteConfiguration, Virtua
 use super::chain::{self, MESH_ANY, MESH_HTTP, MESH_TCP, PLAIN_HTTP, RAW, TLS};
 use super::http_filters::Side;
 use super::inbound::Served;
-use super::listener_gateway::server_tls;
 use super::message::{duration, seconds, socket};
 use super::network_filters::{self, Http, Routes};
 use super::rbac::RbacFilters;
+use super::server_tls::server_tls;
 use super::{access_log, route_match, tls_context};
 use crate::cache::Fragment;
 use crate::cluster_name;

@@ -47,12 +47,12 @@ fn insert(table: &mut BTreeMap<String, NameInfo>, service: &Service, mut address
         }
         Some(_) if !platform => {}
         _ => {
-            table.insert(host, info(service, addresses));
+            table.insert(host, record(service, addresses));
         }
     }
 }
 
-fn info(service: &Service, ips: Vec<String>) -> NameInfo {
+fn record(service: &Service, ips: Vec<String>) -> NameInfo {
     let platform = service.registry == Registry::Kubernetes;
     NameInfo {
         ips,
@@ -97,7 +97,7 @@ fn headless(
             let host = format!("{hostname}.{}", service.key.hostname);
             let entry = table.entry(host).or_insert_with(|| NameInfo {
                 shortname: format!("{hostname}.{}", service.name),
-                ..info(service, Vec::new())
+                ..record(service, Vec::new())
             });
             if !entry.ips.contains(&address) {
                 entry.ips.push(address);

@@ -218,92 +218,79 @@ fn path_permission(text: &str) -> Permission {
     wire(Wire::UrlPath(matcher))
 }
 
-fn principal(source: &Source, when: &[Condition], context: &Context<'_>) -> Made<Principal> {
-    let mut all = Vec::new();
-    let s = source;
-    let identity = Identity {
-        trust_domain: context.trust_domain,
-        aliases: context.aliases,
-        namespace: context.namespace,
-    };
-    let named = |matcher: StringMatcher| {
-        id(Identifier::Authenticated(principal::Authenticated {
-            principal_name: Some(matcher),
-        }))
-    };
-    let many = |matchers: Vec<StringMatcher>| Ok(matchers.into_iter().map(named).collect());
-    let principals = |text: &str| many(identity.principal(text));
-    let accounts = |text: &str| many(vec![identity.service_account(text)]);
-    let namespaces = |text: &str| many(vec![value::namespace(text)]);
-    let domains = |text: &str| many(vec![value::trust_domain(text)]);
-    let direct = |text: &str| Ok(vec![id(Identifier::DirectRemoteIp(range(text)?))]);
-    let remote = |text: &str| Ok(vec![id(Identifier::RemoteIp(range(text)?))]);
-    let tokens = |_: &str| Err(NotExpressible);
-    join(
-        &mut all,
-        (&s.service_accounts, &s.not_service_accounts),
-        context,
-        accounts,
-        PRINCIPAL,
-    )?;
-    join(
-        &mut all,
-        (&s.principals, &s.not_principals),
-        context,
-        principals,
-        PRINCIPAL,
-    )?;
-    let token_lists = (
-        s.request_principals.as_slice(),
-        s.not_request_principals.as_slice(),
-    );
-    join(&mut all, token_lists, context, tokens, PRINCIPAL)?;
-    join(
-        &mut all,
-        (&s.namespaces, &s.not_namespaces),
-        context,
-        namespaces,
-        PRINCIPAL,
-    )?;
-    join(
-        &mut all,
-        (&s.ip_blocks, &s.not_ip_blocks),
-        context,
-        direct,
-        PRINCIPAL,
-    )?;
-    let remotes = (
-        s.remote_ip_blocks.as_slice(),
-        s.not_remote_ip_blocks.as_slice(),
-    );
-    join(&mut all, remotes, context, remote, PRINCIPAL)?;
-    join(
-        &mut all,
-        (&s.trust_domains, &s.not_trust_domains),
-        context,
-        domains,
-        PRINCIPAL,
-    )?;
-    for condition in when
-        .iter()
-        .filter(|condition| !of_destination(&condition.key))
-    {
-        let lists = (condition.values.as_slice(), condition.not_values.as_slice());
-        let make = |text: &str| match condition.key.as_str() {
-            "source.principal" => principals(text),
-            "source.serviceAccount" => accounts(text),
-            "source.namespace" => namespaces(text),
-            "source.trustDomain" => domains(text),
-            "source.ip" => direct(text),
-            "remote.ip" => remote(text),
+/// Makes principals from the values of one attribute of the source.
+struct Principals<'a> {
+    identity: Identity<'a>,
+    tcp: bool,
+}
+
+impl Principals<'_> {
+    /// By the attribute's name in `when` conditions.
+    fn make(&self, key: &str, text: &str) -> Made<Vec<Principal>> {
+        let named = |matcher: StringMatcher| {
+            id(Identifier::Authenticated(principal::Authenticated {
+                principal_name: Some(matcher),
+            }))
+        };
+        let one = |matcher: StringMatcher| Ok(vec![named(matcher)]);
+        match key {
+            "source.principal" => Ok(self
+                .identity
+                .principal(text)
+                .into_iter()
+                .map(named)
+                .collect()),
+            "source.serviceAccount" => one(self.identity.service_account(text)),
+            "source.namespace" => one(value::namespace(text)),
+            "source.trustDomain" => one(value::trust_domain(text)),
+            "source.ip" => Ok(vec![id(Identifier::DirectRemoteIp(range(text)?))]),
+            "remote.ip" => Ok(vec![id(Identifier::RemoteIp(range(text)?))]),
             key => match request_header(key) {
-                Some(name) if !context.tcp => Ok(vec![id(Identifier::Header(value::header(
+                Some(name) if !self.tcp => Ok(vec![id(Identifier::Header(value::header(
                     name, text, false,
                 )))]),
+                // Attributes of tokens among them: nothing checks tokens yet.
                 _ => Err(NotExpressible),
             },
-        };
-        join(&mut all, lists, context, make, PRINCIPAL)?;
+        }
+    }
+}
+
+fn principal(source: &Source, when: &[Condition], context: &Context<'_>) -> Made<Principal> {
+    let s = source;
+    let principals = Principals {
+        identity: Identity {
+            trust_domain: context.trust_domain,
+            aliases: context.aliases,
+            namespace: context.namespace,
+        },
+        tcp: context.tcp,
+    };
+    let fields: [(&str, &[String], &[String]); 7] = [
+        (
+            "source.serviceAccount",
+            &s.service_accounts,
+            &s.not_service_accounts,
+        ),
+        ("source.principal", &s.principals, &s.not_principals),
+        (
+            "request.auth.principal",
+            &s.request_principals,
+            &s.not_request_principals,
+        ),
+        ("source.namespace", &s.namespaces, &s.not_namespaces),
+        ("source.ip", &s.ip_blocks, &s.not_ip_blocks),
+        ("remote.ip", &s.remote_ip_blocks, &s.not_remote_ip_blocks),
+        ("source.trustDomain", &s.trust_domains, &s.not_trust_domains),
+    ];
+    let conditions = when
+        .iter()
+        .filter(|condition| !of_destination(&condition.key))
+        .map(|c| (c.key.as_str(), c.values.as_slice(), c.not_values.as_slice()));
+    let mut all = Vec::new();
+    for (key, values, not_values) in fields.into_iter().chain(conditions) {
+        let make = |text: &str| principals.make(key, text);
+        join(&mut all, (values, not_values), context, make, PRINCIPAL)?;
     }
     if all.is_empty() {
         all.push(id(Identifier::Any(true)));
