@@ -93,7 +93,7 @@ impl PodRecord {
             terminating: self.terminating,
             phase: self.phase,
             status: self.word(),
-            message: self.message.clone(),
+            message: self.explanation(),
             ip: self.ip,
             pid: self.pid,
             workload: self.workload.clone(),
@@ -112,6 +112,20 @@ impl PodRecord {
             containers: self.containers.clone(),
             created_at: self.created_at,
         }
+    }
+
+    /// Why it is not ready: what went wrong with the pod, or how a container ended.
+    fn explanation(&self) -> String {
+        if self.ready || !self.message.is_empty() {
+            return self.message.clone();
+        }
+        let ended = self
+            .containers
+            .iter()
+            .find(|(_, one)| !one.ready && !one.last_exit.is_empty());
+        ended.map_or_else(String::new, |(name, one)| {
+            format!("container {name} ended with {}", one.last_exit)
+        })
     }
 
     /// The state of the first container that is not simply running, else the phase.

@@ -8,7 +8,7 @@ pub mod protocol;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -122,18 +122,19 @@ impl Children {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, container: &Container, logs: &std::path::Path, speaker: &Speaker) {
+    fn start(self: &Arc<Self>, container: &Container, logs: &std::path::Path, speaker: &Speaker) {
         let name = container.name.clone();
         let log = logs.join(format!("{name}.log"));
         let mut running = self.lock();
         match spawn(container, log) {
-            Ok(pid) => {
-                running.insert(pid, name.clone());
-                speaker.say(&Event::Started {
-                    container: name,
-                    pid,
-                });
+            Ok((pid, starting)) => {
+                running.insert(pid, name);
                 self.changed.notify_all();
+                let (children, speaker) = (Arc::clone(self), speaker.clone());
+                let announce = move || children.announce(pid, starting, &speaker);
+                if std::thread::Builder::new().spawn(announce).is_err() {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
             }
             Err(error) => {
                 let exit = Exit::NotStarted(error.to_string());
@@ -142,6 +143,20 @@ impl Children {
                     exit,
                 });
             }
+        }
+    }
+
+    /// Says that the program runs, unless it has ended since and the reaper has said so.
+    fn announce(&self, pid: i32, starting: io::PipeReader, speaker: &Speaker) {
+        if !has_started(starting) {
+            return;
+        }
+        let running = self.lock();
+        if let Some(container) = running.get(&pid) {
+            speaker.say(&Event::Started {
+                container: container.clone(),
+                pid,
+            });
         }
     }
 
@@ -192,7 +207,15 @@ fn reap_one() -> Option<(i32, Exit)> {
     }
 }
 
-fn spawn(container: &Container, log: PathBuf) -> io::Result<i32> {
+/// The other end closes when the container's program takes the place of our own step before it;
+/// a step that fails writes why. Its exit is then told by the reaper.
+fn has_started(mut starting: io::PipeReader) -> bool {
+    let mut text = String::new();
+    matches!(starting.read_to_string(&mut text), Ok(0))
+}
+
+/// The process, and what tells whether its program could be started.
+fn spawn(container: &Container, log: PathBuf) -> io::Result<(i32, io::PipeReader)> {
     use std::os::unix::process::CommandExt;
     let spec = serde_json::to_string(container).map_err(io::Error::other)?;
     let (reader, writer) = io::pipe()?;
@@ -202,7 +225,9 @@ fn spawn(container: &Container, log: PathBuf) -> io::Result<i32> {
     } else {
         (Stdio::from(writer), Stdio::from(errors))
     };
-    let child = Command::new(STOLOS_IN_POD)
+    let (starting, step) = io::pipe()?;
+    let mut command = Command::new(STOLOS_IN_POD);
+    command
         .arg("_container")
         // Not an argument: those can be read by every user of the host, and secrets are in it.
         .env(container::SPECIFICATION, &spec)
@@ -210,10 +235,14 @@ fn spawn(container: &Container, log: PathBuf) -> io::Result<i32> {
         .stdout(output)
         .stderr(errors)
         .process_group(0)
-        .spawn()?;
+        .env(container::STEP, step.as_raw_fd().to_string());
+    crate::sys::inherit(&mut command, step.as_fd());
+    let child = command.spawn()?;
+    drop(step);
     let output = OwnedFd::from(reader);
     std::thread::Builder::new()
         .name("log".into())
         .spawn(move || logs::copy_to_log(output, log))?;
-    i32::try_from(child.id()).map_err(io::Error::other)
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    Ok((pid, starting))
 }

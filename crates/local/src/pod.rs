@@ -98,7 +98,10 @@ fn record(spec: &PodSpec) -> PodRecord {
 /// Every container is on the board from the beginning: the pod's readiness counts them all.
 fn containers(template: &PodTemplate) -> BTreeMap<String, ContainerStatus> {
     let proxy = (template.proxy != ProxyRole::None).then(|| sidecar::PROXY.to_owned());
-    let names = template.containers.iter().map(|container| container.name.clone());
+    let names = template
+        .containers
+        .iter()
+        .map(|container| container.name.clone());
     let waiting = || ContainerStatus {
         state: "PodInitializing".to_owned(),
         ..ContainerStatus::default()
@@ -269,11 +272,21 @@ impl Running<'_> {
             pod: self.spec.key(),
             identity: self.spec.identity.clone(),
             template: Arc::clone(&self.spec.template),
+            log: self.log(&container.name),
             container,
             spec,
             stopping: self.stopping.clone(),
         };
         tasks::spawn(name, run.run())
+    }
+
+    fn log(&self, container: &str) -> PathBuf {
+        let template = &self.spec.template;
+        let folder = self
+            .platform
+            .state
+            .pod(&template.namespace, &self.spec.identity.name);
+        folder.join("logs").join(format!("{container}.log"))
     }
 
     async fn until_ready(&self, container: &str) {

@@ -1,8 +1,9 @@
 //! The only unsafe code of this crate: what runs between fork and exec, and capability calls.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
@@ -55,10 +56,23 @@ pub fn inherit(command: &mut Command, descriptor: BorrowedFd<'_>) {
     }
 }
 
+/// Takes over an inherited descriptor, which from now on closes on exec. Called once, by a process
+/// that was given the number by its parent and has opened nothing itself.
+pub fn take_step(number: RawFd) -> io::Result<File> {
+    // SAFETY: fcntl takes integers only; on a number that is not open it returns an error.
+    let result = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the number is open (fcntl has just succeeded) and nobody else in this process owns
+    // it: it was inherited for this purpose.
+    Ok(unsafe { File::from_raw_fd(number) })
+}
+
 /// Spawns `command` as process 1 of a new pid namespace. Only this thread's children-to-be are
 /// concerned, and only for the time of the call.
 pub fn spawn_in_new_pid_namespace(command: &mut Command) -> io::Result<Child> {
-    let own: OwnedFd = std::fs::File::open("/proc/thread-self/ns/pid")?.into();
+    let own: OwnedFd = File::open("/proc/thread-self/ns/pid")?.into();
     unshare(CloneFlags::CLONE_NEWPID)?;
     let child = command.spawn();
     setns(own.as_fd(), CloneFlags::CLONE_NEWPID)?;

@@ -2,7 +2,7 @@
 //! volumes, gives up privileges and becomes the program. Runs before any thread exists.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
@@ -16,10 +16,24 @@ use crate::sys;
 
 /// The environment variable that carries the JSON of a `Container`.
 pub const SPECIFICATION: &str = "STOLOS_CONTAINER";
+/// The number of the descriptor that tells the pod's first process whether the program started.
+pub const STEP: &str = "STOLOS_STEP";
 const NOTHING: Option<&str> = None;
 
 /// Never returns when all goes well; the text says what did not, and the code is a shell's.
 pub fn run() -> (String, i32) {
+    let step = std::env::var(STEP)
+        .ok()
+        .and_then(|number| number.parse().ok());
+    let mut step = step.and_then(|number| sys::take_step(number).ok());
+    let (text, code) = run_program();
+    if let Some(step) = &mut step {
+        let _ = step.write_all(text.as_bytes());
+    }
+    (text, code)
+}
+
+fn run_program() -> (String, i32) {
     let spec = std::env::var(SPECIFICATION).unwrap_or_default();
     let container: Container = match serde_json::from_str(&spec) {
         Ok(container) => container,

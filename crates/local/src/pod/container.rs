@@ -1,5 +1,6 @@
 //! One container of a running pod: started, probed, restarted with back-off, ended gracefully.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ pub struct ContainerRun {
     pub container: ContainerTemplate,
     /// The process as it is started each time.
     pub spec: Container,
+    pub log: PathBuf,
     /// True once the pod is to stop: no more restarts.
     pub stopping: watch::Receiver<bool>,
 }
@@ -48,9 +50,13 @@ impl ContainerRun {
             };
             let wait = backoff.next(started.elapsed());
             let looping = backoff.is_looping();
+            let told = match self.last_line() {
+                Some(line) if exit != Exit::Code(0) => format!("{exit}: {line}"),
+                _ => exit.to_string(),
+            };
             self.set(|status| {
                 status.ready = false;
-                status.last_exit = exit.to_string();
+                status.last_exit = told;
                 status.state = match (&exit, again && looping) {
                     (_, true) => "CrashLoopBackOff",
                     (Exit::Code(0), _) => "Completed",
@@ -90,6 +96,7 @@ impl ContainerRun {
         let readiness = async {
             match &self.container.readiness {
                 None => {
+                    tokio::time::sleep(STAYS_UP).await;
                     self.set(|status| status.ready = true);
                     std::future::pending().await
                 }
@@ -162,6 +169,19 @@ impl ContainerRun {
         }
     }
 
+    /// What the container printed last, shortened.
+    fn last_line(&self) -> Option<String> {
+        let text = std::fs::read(&self.log).ok()?;
+        let end = &text[text.len().saturating_sub(4096)..];
+        let text = String::from_utf8_lossy(end);
+        let line = text
+            .lines()
+            .rev()
+            .map(str::trim)
+            .find(|line| !line.is_empty())?;
+        Some(line.chars().take(200).collect())
+    }
+
     async fn ask(&self, probe: &ProbeTemplate) -> Result<(), String> {
         let exec = |command: &[String]| Container {
             name: format!("{}.probe", self.container.name),
@@ -201,8 +221,12 @@ impl ContainerRun {
     }
 }
 
+/// A container that nobody probes counts as ready once it has run for this long: one that dies
+/// at once must not look ready in between.
+const STAYS_UP: Duration = Duration::from_millis(300);
+
 /// How often a pod that is not ready yet is asked at most.
-const STARTING_PERIOD: Duration = Duration::from_secs(1);
+const STARTING_PERIOD: Duration = Duration::from_millis(100);
 
 /// Waits for the end of a process.
 pub async fn exited(state: &mut watch::Receiver<ProcessState>) -> Exit {

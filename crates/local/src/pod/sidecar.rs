@@ -98,7 +98,10 @@ const MOUNTS: [(&str, &str); 8] = [
 
 const LOG_LEVELS: [(&str, &str); 3] = [
     ("sidecar.istio.io/logLevel", "--proxyLogLevel"),
-    ("sidecar.istio.io/componentLogLevel", "--proxyComponentLogLevel"),
+    (
+        "sidecar.istio.io/componentLogLevel",
+        "--proxyComponentLogLevel",
+    ),
     ("sidecar.istio.io/agentLogLevel", "--log_output_level"),
 ];
 
