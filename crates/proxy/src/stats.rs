@@ -1,6 +1,7 @@
 //! Counters, gauges and histograms under Envoy's names. Every worker adds to memory of its own;
 //! a scrape sums. Nothing on the request path takes a lock or looks a name up.
 
+use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,7 @@ pub mod histogram;
 pub mod istio;
 pub mod prometheus;
 pub mod rbac;
+pub mod record;
 mod snapshot;
 pub mod tables;
 pub mod tags;
@@ -51,7 +53,9 @@ const MAX_WORKERS: usize = 64;
 #[derive(Debug)]
 pub struct Stats {
     workers: usize,
-    groups: Mutex<Vec<Weak<dyn Readable>>>,
+    /// By type and prefix. Weak: a set goes with the last configuration that counts in it.
+    groups: Mutex<BTreeMap<(TypeId, String), Weak<dyn Readable>>>,
+    istio: OnceLock<Arc<istio::SeriesStore>>,
     /// Statistics with names made at run time, by name.
     singles: Mutex<BTreeMap<String, Arc<Single>>>,
     config: OnceLock<StatsConfig>,
@@ -90,6 +94,7 @@ impl Default for Stats {
 
 /// What a scrape reads.
 pub(crate) trait Readable: Send + Sync + std::fmt::Debug {
+    fn any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     fn read(&self, snapshot: &mut Snapshot);
     fn reset_counters(&self);
 }
@@ -99,6 +104,7 @@ impl Stats {
         Stats {
             workers: workers.clamp(1, MAX_WORKERS),
             groups: Mutex::default(),
+            istio: OnceLock::new(),
             singles: Mutex::default(),
             config: OnceLock::new(),
         }
@@ -113,21 +119,41 @@ impl Stats {
         self.config.get_or_init(StatsConfig::default)
     }
 
-    /// A new set under `prefix` (with its dot). It is listed until the last `Arc` is gone.
-    /// Two sets with equal names are summed.
+    /// The set under `prefix` (with its dot): the one that is there, so that values outlive a
+    /// change of configuration, else a new one. It is listed until the last `Arc` is gone.
     pub fn group<S: StatSet + std::fmt::Debug>(&self, prefix: &str) -> Arc<Group<S>> {
+        let key = (TypeId::of::<S>(), prefix.to_owned());
+        let mut groups = locked(&self.groups);
+        let known = groups.get(&key).and_then(Weak::upgrade);
+        if let Some(group) = known.and_then(|group| group.any().downcast::<Group<S>>().ok()) {
+            return group;
+        }
         let group = Arc::new(Group::new(prefix, self.workers));
-        self.register(Arc::downgrade(&group) as Weak<dyn Readable>);
+        let listed: Arc<dyn Readable> = group.clone();
+        groups.insert(key, Arc::downgrade(&listed));
         group
     }
 
-    pub(crate) fn register(&self, member: Weak<dyn Readable>) {
+    /// Where `istio.stats` filters keep their series: longer than any configuration.
+    pub(crate) fn istio(&self) -> Arc<istio::SeriesStore> {
+        self.istio
+            .get_or_init(|| Arc::new(istio::SeriesStore::new(self.workers)))
+            .clone()
+    }
+
+    /// The sets that are alive; the dead are forgotten.
+    fn members(&self) -> Vec<Arc<dyn Readable>> {
         let mut groups = locked(&self.groups);
-        // Amortised: the dead are removed when the list has doubled.
-        if groups.len() == groups.capacity() {
-            groups.retain(|group| group.strong_count() > 0);
-        }
-        groups.push(member);
+        groups.retain(|_, group| group.strong_count() > 0);
+        let istio = self
+            .istio
+            .get()
+            .map(|store| -> Arc<dyn Readable> { store.clone() });
+        groups
+            .values()
+            .filter_map(Weak::upgrade)
+            .chain(istio)
+            .collect()
     }
 
     pub fn counter(&self, name: &str) -> Arc<Single> {
@@ -157,11 +183,7 @@ impl Stats {
         for (name, single) in locked(&self.singles).iter() {
             snapshot.add(name, single.kind, single.value());
         }
-        let members: Vec<Arc<dyn Readable>> = locked(&self.groups)
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
-        for member in members {
+        for member in self.members() {
             member.read(&mut snapshot);
         }
         snapshot.retain(self.config());
@@ -174,11 +196,9 @@ impl Stats {
                 single.set(0);
             }
         }
-        let members: Vec<Arc<dyn Readable>> = locked(&self.groups)
+        self.members()
             .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
-        members.iter().for_each(|member| member.reset_counters());
+            .for_each(|member| member.reset_counters());
     }
 
     pub fn workers(&self) -> usize {
@@ -265,6 +285,10 @@ impl<S: StatSet> Group<S> {
 }
 
 impl<S: StatSet + std::fmt::Debug> Readable for Group<S> {
+    fn any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
     fn read(&self, snapshot: &mut Snapshot) {
         let mut name = String::with_capacity(self.prefix.len() + 32);
         let mut position = 0;

@@ -14,10 +14,13 @@ use crate::access_log::AccessLog;
 use crate::http::filters::FilterChain;
 use crate::matcher::Fraction;
 use crate::route::RouteTable;
+use crate::stats::{Group, tables as stats};
 
 #[derive(Debug, Clone)]
 pub struct HttpConnectionManager {
     pub stat_prefix: Arc<str>,
+    /// `http.PREFIX.`
+    pub stats: Arc<Group<stats::Http>>,
     pub codec: Codec,
     pub routes: RouteSource,
     pub filters: Arc<FilterChain>,
@@ -264,6 +267,7 @@ pub fn parse(
         .unwrap_or_default();
     Some(HttpConnectionManager {
         stat_prefix: message.stat_prefix.as_str().into(),
+        stats: context.environment().stats.group(&format!("http.{}.", message.stat_prefix)),
         codec,
         routes: routes?,
         filters: Arc::new(filters?),
@@ -437,7 +441,7 @@ fn internal_addresses(
                 ranges,
             })
         })
-        .unwrap_or(InternalAddresses::Private)
+        .unwrap_or(InternalAddresses::Ranges { unix_sockets: false, ranges: Vec::new() })
 }
 
 fn forward_client_cert(

@@ -15,6 +15,7 @@ use super::network_filter::{self, NetworkFilter, Terminal};
 use super::tls::DownstreamTls;
 use super::{ConfigError, Context, Environment};
 use crate::access_log::AccessLog;
+use crate::stats::{Group, tables as stats};
 
 #[derive(Debug, Clone)]
 pub struct Listener {
@@ -23,6 +24,8 @@ pub struct Listener {
     pub addresses: Vec<Address>,
     /// `stat_prefix`, else the address as Envoy writes it in statistics (`0.0.0.0_15006`).
     pub stat_prefix: Arc<str>,
+    /// `listener.PREFIX.`
+    pub stats: Arc<Group<stats::Listener>>,
     pub bind_to_port: bool,
     pub transparent: bool,
     pub freebind: bool,
@@ -260,6 +263,10 @@ pub fn parse(context: &mut Context, message: &listener::Listener) -> Option<List
     };
     Some(Listener {
         name: message.name.as_str().into(),
+        stats: context
+            .environment()
+            .stats
+            .group(&format!("listener.{}.", stat_prefix.replace(':', "_"))),
         stat_prefix: stat_prefix.replace(':', "_").into(),
         addresses,
         bind_to_port,

@@ -8,10 +8,13 @@ use envoy_api::tcp_proxy::{self, tcp_proxy as inner};
 use super::Context;
 use super::compat::Message as _;
 use crate::access_log::AccessLog;
+use crate::stats::{Group, tables as stats};
 
 #[derive(Debug, Clone)]
 pub struct TcpProxy {
     pub stat_prefix: Arc<str>,
+    /// `tcp.PREFIX.`
+    pub stats: Arc<Group<stats::TcpProxy>>,
     pub clusters: Clusters,
     /// `None` = never.
     pub idle_timeout: Option<Duration>,
@@ -99,6 +102,7 @@ pub fn parse(context: &mut Context, message: &tcp_proxy::TcpProxy) -> Option<Tcp
         .or(message.access_log_flush_interval);
     Some(TcpProxy {
         stat_prefix: message.stat_prefix.as_str().into(),
+        stats: context.environment().stats.group(&format!("tcp.{}.", message.stat_prefix)),
         clusters: clusters?,
         idle_timeout: context.timeout(
             "idle_timeout",

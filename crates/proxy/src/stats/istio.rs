@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use envoy_api::istio::stats as wire;
@@ -61,13 +61,48 @@ pub struct IstioStats {
     /// How often a TCP connection's bytes are reported; also gRPC message counts.
     pub reporting_interval: Duration,
     reporter: Option<Reporter>,
-    overrides: Vec<Override>,
+    overrides: Overrides,
     own: labels::Own,
-    rows: Box<[Mutex<HashMap<Labels, Arc<Series>>>]>,
+    store: Arc<SeriesStore>,
+}
+
+type Overrides = Arc<[Override]>;
+
+/// Labels, and what the filter's configuration changes about them.
+type Key = (Labels, Overrides);
+
+/// The series of all filters of a process, one map for each worker.
+#[derive(Debug)]
+pub struct SeriesStore {
+    rows: Box<[Mutex<HashMap<Key, Arc<Series>>>]>,
+}
+
+impl SeriesStore {
+    pub(super) fn new(workers: usize) -> SeriesStore {
+        SeriesStore {
+            rows: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    fn series(&self, labels: Labels, overrides: &Overrides) -> Arc<Series> {
+        let mut row = locked(&self.rows[WORKER.get() % self.rows.len()]);
+        let key = (labels, overrides.clone());
+        if let Some(series) = row.get(&key) {
+            return series.clone();
+        }
+        let key = if row.len() >= MAX_SERIES {
+            (Labels::default(), key.1)
+        } else {
+            key
+        };
+        row.entry(key)
+            .or_insert_with(|| Arc::new(Series::new()))
+            .clone()
+    }
 }
 
 /// A Telemetry override that we perform: a metric dropped, or labels of it removed.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Override {
     /// Empty: all metrics.
     metric: String,
@@ -138,14 +173,10 @@ impl IstioStats {
             reporting_interval,
             reporter: (message.reporter == wire::Reporter::ServerGateway as i32)
                 .then_some(Reporter::Waypoint),
-            overrides,
+            overrides: overrides.into(),
             own: labels::Own::of(&environment.node),
-            rows: (0..environment.stats.workers())
-                .map(|_| Mutex::default())
-                .collect(),
+            store: environment.stats.istio(),
         });
-        let member: Weak<IstioStats> = Arc::downgrade(&stats);
-        environment.stats.register(member);
         Some(stats)
     }
 
@@ -197,18 +228,7 @@ impl IstioStats {
     }
 
     fn series(&self, labels: Labels) -> Arc<Series> {
-        let mut row = locked(&self.rows[WORKER.get() % self.rows.len()]);
-        if let Some(series) = row.get(&labels) {
-            return series.clone();
-        }
-        let labels = if row.len() >= MAX_SERIES {
-            Labels::default()
-        } else {
-            labels
-        };
-        row.entry(labels)
-            .or_insert_with(|| Arc::new(Series::new()))
-            .clone()
+        self.store.series(labels, &self.overrides)
     }
 
     fn is_dropped(&self, metric: Metric) -> bool {
@@ -232,22 +252,23 @@ impl IstioStats {
             cell.get_or_init(|| Histogram::new(1)).record(0, value);
         }
     }
+}
 
-    /// The labels of a metric as text, without those removed for it.
-    fn label_list(&self, metric: usize, labels: &Labels) -> Vec<(&'static str, String)> {
-        let (name, _, http_only) = Metric::TABLE[metric];
-        let removed = |label: &str| {
-            self.overrides
-                .iter()
-                .any(|one| one.concerns(name) && one.remove.iter().any(|remove| remove == label))
-        };
-        let http_label = |label: &str| matches!(label, "response_code" | "grpc_response_status");
-        let shown = LABELS.iter().zip(labels.values());
-        shown
-            .filter(|(label, _)| !removed(label) && (http_only || !http_label(label)))
-            .map(|(label, value)| (*label, value.to_string()))
-            .collect()
-    }
+/// The labels of a metric as text, without those removed for it.
+fn label_list(metric: usize, (labels, overrides): &Key) -> Vec<(&'static str, String)> {
+    let (name, _, http_only) = Metric::TABLE[metric];
+    let removed = |label: &str| {
+        overrides
+            .iter()
+            .any(|one| one.concerns(name) && one.remove.iter().any(|remove| remove == label))
+    };
+    let http_label = |label: &str| matches!(label, "response_code" | "grpc_response_status");
+    LABELS
+        .iter()
+        .zip(labels.values())
+        .filter(|(label, _)| !removed(label) && (http_only || !http_label(label)))
+        .map(|(label, value)| (*label, value.to_string()))
+        .collect()
 }
 
 impl Override {
@@ -279,13 +300,17 @@ pub struct TcpReport {
     pub received: u64,
 }
 
-impl Readable for IstioStats {
+impl Readable for SeriesStore {
+    fn any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync> {
+        self
+    }
+
     fn read(&self, snapshot: &mut Snapshot) {
-        let mut sums: HashMap<Labels, Vec<(u64, Recorded)>> = HashMap::new();
+        let mut sums: HashMap<Key, Vec<(u64, Recorded)>> = HashMap::new();
         for row in &self.rows {
-            for (labels, series) in locked(row).iter() {
+            for (key, series) in locked(row).iter() {
                 let sum = sums
-                    .entry(labels.clone())
+                    .entry(key.clone())
                     .or_insert_with(|| vec![Default::default(); Metric::TABLE.len()]);
                 for (index, cell) in series.counters.iter().enumerate() {
                     sum[index].0 += cell.load(Ordering::Relaxed);
@@ -301,7 +326,7 @@ impl Readable for IstioStats {
                 }
             }
         }
-        for (labels, sum) in sums {
+        for (key, sum) in sums {
             for (index, (count, recorded)) in sum.into_iter().enumerate() {
                 let (name, kind, _) = Metric::TABLE[index];
                 let value = match kind {
@@ -309,7 +334,7 @@ impl Readable for IstioStats {
                     Kind::Counter | Kind::Gauge if count > 0 => Value::Number(count),
                     _ => continue,
                 };
-                let labels = self.label_list(index, &labels);
+                let labels = label_list(index, &key);
                 snapshot.family(Family {
                     name,
                     labels,
