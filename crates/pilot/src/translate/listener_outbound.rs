@@ -219,9 +219,10 @@ impl Builder<'_> {
             {
                 default = Some(entry.chains.remove(index));
             }
-            entry
-                .chains
-                .insert(0, self.http_chain(&name, table, entry.http));
+            let http = self.http_chain(&name, table, entry.http);
+            let sniffed = std::mem::take(&mut entry.chains);
+            entry.chains.push(http.clone());
+            entry.chains.extend(sniffed.into_iter().flat_map(|chain| beside(chain, &http)));
         }
         chain::resource(&Listener {
             additional_addresses: if entry.wildcard {
@@ -320,6 +321,30 @@ impl Builder<'_> {
             ..Default::default()
         })
     }
+}
+
+/// A chain for a range of addresses, beside HTTP in the same range: Envoy decides by address
+/// first and never comes back, so that HTTP and each transport need a chain of their own there.
+fn beside(chain: FilterChain, http: &FilterChain) -> Vec<FilterChain> {
+    let Some(matched) = chain
+        .filter_chain_match
+        .clone()
+        .filter(|m| !m.prefix_ranges.is_empty() && m.server_names.is_empty())
+    else {
+        return vec![chain];
+    };
+    let in_range = |from: &FilterChain, transport: &str, alpn: &[&str]| FilterChain {
+        filter_chain_match: Some(FilterChainMatch {
+            prefix_ranges: matched.prefix_ranges.clone(),
+            ..chain::protocols(transport, alpn)
+        }),
+        ..from.clone()
+    };
+    vec![
+        in_range(http, RAW, PLAIN_HTTP),
+        in_range(&chain, RAW, &[]),
+        in_range(&chain, chain::TLS, &[]),
+    ]
 }
 
 /// Single addresses to bind, and ranges to match, on which clients dial a service.

@@ -119,20 +119,44 @@ fn by_distance<'a>(
     compact(groups)
 }
 
+/// A label, or what stands for it where no label was written.
+fn label<'a>(
+    name: &str,
+    labels: &'a Labels,
+    place: &'a Locality,
+    network: &'a str,
+) -> Option<&'a str> {
+    let derived = match name {
+        "topology.kubernetes.io/region" => place.region.as_str(),
+        "topology.kubernetes.io/zone" => place.zone.as_str(),
+        "topology.istio.io/subzone" => place.subzone.as_str(),
+        "topology.istio.io/network" => network,
+        _ => "",
+    };
+    let written = labels.get(name).map(String::as_str);
+    written.or_else(|| Some(derived).filter(|value| !value.is_empty()))
+}
+
 /// Endpoints with more leading labels in common with the client come first.
 fn by_labels<'a>(
     groups: Vec<Group<'a>>,
     priorities: &[String],
     key: &EndpointsKey,
 ) -> Vec<Group<'a>> {
-    let rank = |labels: &Labels| {
+    let rank = |endpoint: &Endpoint| {
         let missed = priorities.iter().position(|wanted| {
             let (name, fixed) = match wanted.split_once('=') {
                 Some((name, value)) => (name, Some(value)),
                 None => (wanted.as_str(), None),
             };
-            let mine = fixed.or_else(|| key.labels.get(name).map(String::as_str));
-            mine != labels.get(name).map(String::as_str)
+            let mine = fixed.or_else(|| label(name, &key.labels, &key.locality, &key.network));
+            let theirs = label(
+                name,
+                &endpoint.labels,
+                &endpoint.locality,
+                &endpoint.network,
+            );
+            mine != theirs
         });
         let same = missed.unwrap_or(priorities.len());
         u32::try_from(priorities.len() - same).unwrap_or_default()
@@ -141,10 +165,7 @@ fn by_labels<'a>(
     for group in groups {
         let mut parts: BTreeMap<u32, Vec<(LbEndpoint, &'a Endpoint)>> = BTreeMap::new();
         for endpoint in group.endpoints {
-            parts
-                .entry(rank(&endpoint.1.labels))
-                .or_default()
-                .push(endpoint);
+            parts.entry(rank(endpoint.1)).or_default().push(endpoint);
         }
         for (priority, endpoints) in parts {
             let mut part = Group::new(group.place.clone(), endpoints);
@@ -170,4 +191,131 @@ fn compact(mut groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
     }
     groups.sort_by_key(|group| group.priority);
     groups
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mesh_api::kinds::load_balancer::Failover;
+
+    use super::*;
+    use crate::model::{EndpointAddress, ServiceKey};
+    use crate::state::Revision;
+
+    fn key(place: &str, labels: &[(&str, &str)]) -> EndpointsKey {
+        EndpointsKey {
+            cluster: String::new(),
+            service: ServiceKey::new("a", "ns"),
+            service_revision: Revision(1),
+            endpoints: 1,
+            rule: None,
+            mesh: Revision(1),
+            locality: Locality::parse(place),
+            network: String::new(),
+            labels: labels
+                .iter()
+                .map(|(k, v)| (k.to_string(), v.to_string()))
+                .collect(),
+            ipv4: true,
+            ipv6: false,
+            peers: Revision(1),
+        }
+    }
+
+    fn endpoint(place: &str, network: &str) -> Endpoint {
+        let address = EndpointAddress::parse("10.0.0.1");
+        let mut endpoint = Endpoint::new(address, 80, "http");
+        endpoint.locality = Locality::parse(place);
+        endpoint.labels =
+            Arc::new([("topology.istio.io/network".to_owned(), network.to_owned())].into());
+        endpoint
+    }
+
+    fn result(
+        endpoints: &[Endpoint],
+        setting: &LocalityLbSetting,
+        key: &EndpointsKey,
+    ) -> Vec<(String, u32, u32)> {
+        let groups = endpoints
+            .iter()
+            .map(|one| Group::new(one.locality.clone(), vec![(LbEndpoint::default(), one)]))
+            .collect();
+        let applied = apply(groups, setting, key).into_iter();
+        applied
+            .map(|g| (g.place.to_string(), g.priority, g.weight))
+            .collect()
+    }
+
+    #[test]
+    fn nearer_places_come_first() {
+        let endpoints = [
+            endpoint("us/a/1", ""),
+            endpoint("us/b", ""),
+            endpoint("eu/c", ""),
+        ];
+        let rule = Failover {
+            from: "us".into(),
+            to: "eu".into(),
+        };
+        let failover = LocalityLbSetting {
+            failover: vec![rule],
+            ..Default::default()
+        };
+        let wanted = |list: &[(&str, u32, u32)]| {
+            list.iter()
+                .map(|(p, a, b)| (p.to_string(), *a, *b))
+                .collect::<Vec<_>>()
+        };
+        for (from, want, why) in [
+            (
+                "us/a/1",
+                wanted(&[("us/a/1", 0, 1), ("us/b", 1, 1), ("eu/c", 2, 1)]),
+                "compact",
+            ),
+            (
+                "ap/x",
+                wanted(&[("us/a/1", 0, 1), ("us/b", 0, 1), ("eu/c", 0, 1)]),
+                "all far",
+            ),
+        ] {
+            assert_eq!(
+                result(&endpoints, &failover, &key(from, &[])),
+                want,
+                "{why}"
+            );
+        }
+    }
+
+    #[test]
+    fn labels_and_shares_decide() {
+        let endpoints = [
+            endpoint("us/a", "n1"),
+            endpoint("us/b", "n2"),
+            endpoint("eu/c", "n2"),
+        ];
+        let by_network = LocalityLbSetting {
+            failover_priority: vec!["topology.istio.io/network".into()],
+            ..Default::default()
+        };
+        let here = key("us/a", &[("topology.istio.io/network", "n2")]);
+        let got = result(&endpoints, &by_network, &here);
+        assert_eq!(got[0].1 + got[1].1, 0, "the own network first: {got:?}");
+        assert_eq!(got[2], ("us/a".to_owned(), 1, 1), "then the others");
+        let rule = Distribute {
+            from: "us/*".into(),
+            to: [("us/a".to_owned(), 80), ("eu/*".to_owned(), 20)].into(),
+        };
+        let shares = LocalityLbSetting {
+            distribute: vec![rule],
+            ..Default::default()
+        };
+        let got = result(&endpoints, &shares, &here);
+        let weights: Vec<u32> = got.iter().map(|(.., weight)| *weight).collect();
+        assert_eq!(
+            weights,
+            [80, 0, 20],
+            "shares as written, nothing for the rest"
+        );
+    }
 }

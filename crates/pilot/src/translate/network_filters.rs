@@ -107,19 +107,23 @@ pub fn http(options: Http<'_>) -> Filter {
         normalize_path: Some(normalization != NormalizationType::None),
         merge_slashes: merges,
         path_with_escaped_slashes_action: escaped as i32,
-        route_specifier: Some(match options.routes {
-            Routes::Table(name) => RouteSpecifier::Rds(Rds {
-                config_source: Some(ads()),
-                route_config_name: name,
-            }),
-            Routes::Inline(table) => RouteSpecifier::RouteConfig(*table),
-        }),
+        route_specifier: Some(route_specifier(options.routes)),
         ..Default::default()
     };
     named(
         "envoy.filters.network.http_connection_manager",
         pack(&manager),
     )
+}
+
+fn route_specifier(routes: Routes) -> RouteSpecifier {
+    match routes {
+        Routes::Table(name) => RouteSpecifier::Rds(Rds {
+            config_source: Some(ads()),
+            route_config_name: name,
+        }),
+        Routes::Inline(table) => RouteSpecifier::RouteConfig(*table),
+    }
 }
 
 fn client_certificate(
