@@ -13,6 +13,7 @@ use crate::parse::http_options::Http2Options;
 use crate::http::request::RequestHead;
 use crate::retry::{ResetReason, RetryPolicy};
 use crate::stats::tables::Cluster as Stat;
+use crate::stats::record::{self, ResponseCodes};
 use crate::stats::{Group, Stats};
 use crate::stream_info::Connection;
 use crate::tls::ClientContext;
@@ -50,13 +51,14 @@ pub struct ClusterEntry {
     pub tls: Vec<Arc<ClientContext>>,
     pub outlier: Option<Arc<Outlier>>,
     pub stats: Arc<Group<Stat>>,
+    pub codes: ResponseCodes,
 }
 
 impl ClusterEntry {
     pub fn new(
         config: Arc<config::Cluster>,
         block: Arc<ClusterBlock>,
-        stats: &Stats,
+        stats: &Arc<Stats>,
     ) -> ClusterEntry {
         let matches = config.transport_matches.iter().map(|one| &one.transport);
         let mut tls: Vec<Arc<ClientContext>> = Vec::new();
@@ -71,7 +73,8 @@ impl ClusterEntry {
             let group = stats.group(&format!("{prefix}outlier_detection."));
             Arc::new(Outlier::new(settings.clone(), block.clone(), group))
         });
-        ClusterEntry { config, block, tls, outlier, stats: stats.group(&prefix) }
+        let codes = ResponseCodes::new(stats, &prefix);
+        ClusterEntry { config, block, tls, outlier, stats: stats.group(&prefix), codes }
     }
 }
 
@@ -116,6 +119,8 @@ pub struct Cluster {
     /// Hosts of ORIGINAL_DST, by destination, with the time of their last use.
     original: RefCell<HashMap<SocketAddr, (Arc<Host>, Instant)>>,
     retired: Cell<bool>,
+    /// When outlier detection last looked at the hosts.
+    judged: Cell<Instant>,
 }
 
 impl Cluster {
@@ -132,6 +137,7 @@ impl Cluster {
             pools: RefCell::new(HashMap::new()),
             original: RefCell::new(HashMap::new()),
             retired: Cell::new(false),
+            judged: Cell::new(Instant::now()),
         })
     }
 
@@ -155,6 +161,9 @@ impl Cluster {
                 !gone
             });
         }
+        let healthy = endpoints.hosts().filter(|host| host.is_healthy()).count();
+        self.stats.set(Stat::MembershipTotal, endpoints.hosts().count() as u64);
+        self.stats.set(Stat::MembershipHealthy, healthy as u64);
         *self.endpoints.borrow_mut() = endpoints;
     }
 
@@ -178,6 +187,16 @@ impl Cluster {
             | UpstreamProtocol::Downstream { http2, .. }
             | UpstreamProtocol::Auto { http2, .. } => http2,
             UpstreamProtocol::Http1(_) => DEFAULT_HTTP2.get_or_init(Http2Options::default),
+        }
+    }
+
+    /// Trailers go to HTTP/1 upstreams only where the cluster says so.
+    pub fn http1_trailers(&self) -> bool {
+        match &self.config.protocol {
+            UpstreamProtocol::Http1(http1)
+            | UpstreamProtocol::Downstream { http1, .. }
+            | UpstreamProtocol::Auto { http1, .. } => http1.enable_trailers,
+            UpstreamProtocol::Http2(_) => false,
         }
     }
 
@@ -278,6 +297,15 @@ impl Cluster {
         });
     }
 
+    /// Lets ejected hosts come back; one worker of the process does this.
+    pub fn judge(&self, now: Instant, random: u64) {
+        let Some(outlier) = &self.entry.outlier else { return };
+        if now.duration_since(self.judged.get()) >= outlier.interval() {
+            self.judged.set(now);
+            outlier.tick(&self.endpoints(), random);
+        }
+    }
+
     /// The cluster was replaced or removed: streams finish, nothing is kept.
     pub fn retire(&self) {
         self.retired.set(true);
@@ -306,6 +334,7 @@ impl Cluster {
     pub fn on_connect_failure(&self, host: &Host, timeout: bool, random: u64) {
         let result =
             if timeout { LocalResult::ConnectTimeout } else { LocalResult::ConnectFailed };
+        self.stats.inc(if timeout { Stat::CxConnectTimeout } else { Stat::CxConnectFail });
         host.block.requests_error.fetch_add(1, Ordering::Relaxed);
         self.tell_outlier(|one, total| one.on_local(host, result, total, random));
     }
@@ -316,6 +345,7 @@ impl Cluster {
             _ => &host.block.requests_success,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        record::upstream_response(&self.stats, &self.entry.codes, status);
         self.tell_outlier(|one, total| one.on_response(host, status, total, random));
     }
 
@@ -324,6 +354,12 @@ impl Cluster {
             ResetReason::PerTryTimeout => LocalResult::RequestTimeout,
             _ => LocalResult::Reset,
         };
+        self.stats.inc(match reason {
+            ResetReason::PerTryTimeout => Stat::RqPerTryTimeout,
+            ResetReason::Overflow => Stat::RqPendingOverflow,
+            ResetReason::LocalReset => Stat::RqTxReset,
+            _ => Stat::RqRxReset,
+        });
         host.block.requests_error.fetch_add(1, Ordering::Relaxed);
         self.tell_outlier(|one, total| one.on_local(host, result, total, random));
     }
@@ -331,6 +367,7 @@ impl Cluster {
     /// The route's timeout ended a request.
     pub fn on_timeout(&self, host: &Host, random: u64) {
         host.block.requests_timeout.fetch_add(1, Ordering::Relaxed);
+        self.stats.inc(Stat::RqTimeout);
         self.tell_outlier(|one, total| {
             one.on_local(host, LocalResult::RequestTimeout, total, random);
         });

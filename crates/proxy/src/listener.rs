@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 
 use crate::network::transport::{Socket, Transport};
 use crate::parse::listener as config;
+use crate::stats::record::ListenerConnection;
+use crate::stats::tables::Listener as Stat;
 use crate::stream_info::Connection;
 use crate::tls::ServerContext;
 use crate::workers::Worker;
@@ -97,6 +99,10 @@ impl ActiveChain {
             connections: Cell::new(0),
             successor: RefCell::new(None),
         })
+    }
+
+    pub fn has_successor(&self) -> bool {
+        self.successor.borrow().is_some()
     }
 
     /// The chain whose HTTP settings new streams of this connection use.
@@ -206,14 +212,23 @@ pub async fn serve(
         }
     }
     connection.listener_name = listener.entry.config.name.clone();
+    let stats = &listener.entry.config.stats;
+    let _counted = ListenerConnection::begin(stats);
     let Some(chain) = listener.choose(&connection) else {
+        stats.inc(Stat::NoFilterChainMatch);
         tracing::debug!(listener = %connection.listener_name, "no filter chain matches");
         return;
     };
     connection.filter_chain_name = chain.entry.config.name.clone();
     let _count = ConnectionCount::new(chain.clone());
     let socket = Socket::tcp(stream).with_prefix(buffer);
-    let Some(transport) = secure(&chain, socket, &mut connection).await else { return };
+    let tls = chain.entry.tls.is_some();
+    let secured = secure(&chain, socket, &mut connection).await;
+    if tls {
+        let (good, bad) = (Stat::SslHandshake, Stat::SslConnectionError);
+        stats.inc(if secured.is_some() { good } else { bad });
+    }
+    let Some(transport) = secured else { return };
     crate::network::serve(worker, chain, transport, connection).await;
 }
 

@@ -7,11 +7,15 @@ use crate::access_log::Input;
 use crate::cluster::connect::UpstreamConnection;
 use crate::listener::ActiveChain;
 use crate::parse::network_filter::{NetworkFilter, Terminal};
+use crate::parse::listener::Direction;
+use crate::stats::istio::TcpReport;
+use crate::stats::record::TcpConnection;
 use crate::stream_info::{Connection, ResponseFlags, StreamInfo};
-use crate::workers::Worker;
+use crate::workers::{StreamCount, Worker};
 use transport::{Io, Transport};
 
 
+pub mod metadata_exchange;
 pub mod rbac;
 pub mod tcp_proxy;
 pub mod transport;
@@ -57,7 +61,10 @@ pub async fn serve(
             crate::http::connection::serve(Rc::new(session), http.clone(), transport).await;
         }
         Terminal::Tcp(tcp) => {
+            let counted = TcpConnection::begin(&tcp.stats);
+            let _count = StreamCount::new(session.worker.clone());
             tcp_proxy::run(&session, tcp, &Io::new(transport), &mut info).await;
+            counted.end(&info);
             log_connection(&session, &mut info);
         }
         Terminal::DirectResponse(bytes) => {
@@ -109,7 +116,10 @@ fn log_connection(session: &Session, info: &mut StreamInfo) {
     }
     for filter in &session.chain.entry.config.filters {
         if let NetworkFilter::IstioStats(stats) = filter {
-            let _ = stats;
+            let inbound = session.chain.listener.direction == Direction::Inbound;
+            let (sent, received) = (info.bytes.sent, info.bytes.received);
+            let report = TcpReport { inbound, opened: true, closed: true, sent, received };
+            stats.tcp_report(info, report);
         }
     }
 }

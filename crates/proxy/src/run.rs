@@ -259,7 +259,7 @@ async fn on_event(state: &mut State, discovery: &mut Discovery, origin: &Origin,
 async fn wind_down(state: &mut State, asked: &mut mpsc::Receiver<Request>, limit: Duration) {
     state.drain(true, false).await;
     let deadline = tokio::time::Instant::now() + limit;
-    while state.connections().await > 0 && tokio::time::Instant::now() < deadline {
+    while state.busy().await > 0 && tokio::time::Instant::now() < deadline {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(20)) => {}
             request = asked.recv() => match request {

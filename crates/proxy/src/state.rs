@@ -17,7 +17,6 @@ use crate::parse::Environment;
 use crate::parse::bootstrap::Bootstrap;
 use crate::parse::cluster::{Cluster, Discovery};
 use crate::parse::endpoint::LoadAssignment;
-use crate::route::RouteTable;
 use crate::tls::Secrets;
 use crate::workers::Command;
 
@@ -62,6 +61,8 @@ struct ClusterState {
     endpoints: Arc<Endpoints>,
     resolved: Option<Resolved>,
     resolver: Option<AbortHandle>,
+    /// When outlier detection looks at the hosts again.
+    outlier_due: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -74,7 +75,6 @@ struct ListenerState {
 
 #[derive(Debug)]
 struct RouteState {
-    table: Arc<RouteTable>,
     raw: Raw,
 }
 
@@ -133,6 +133,7 @@ pub struct State {
     listeners_known: bool,
     ready: bool,
     draining: bool,
+    started: Instant,
 }
 
 impl State {
@@ -161,6 +162,7 @@ impl State {
             listeners_known,
             ready: false,
             draining: false,
+            started: Instant::now(),
         }
     }
 
@@ -189,11 +191,12 @@ impl State {
         }
     }
 
-    pub async fn connections(&self) -> u64 {
+    /// Streams and TCP connections in flight on all workers.
+    pub async fn busy(&self) -> u64 {
         let mut total = 0;
         for worker in &self.workers {
             let (answer, wait) = tokio::sync::oneshot::channel();
-            if worker.send(Command::Connections(answer)).await.is_ok() {
+            if worker.send(Command::Busy(answer)).await.is_ok() {
                 total += wait.await.unwrap_or(0);
             }
         }

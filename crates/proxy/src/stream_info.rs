@@ -26,6 +26,8 @@ macro_rules! response_flags {
 }
 
 response_flags! {
+    // In the order of the log: Envoy notes that retries ran out before it notes the last failure.
+    15 UPSTREAM_RETRY_LIMIT_EXCEEDED "URX" "UpstreamRetryLimitExceeded"
     0 FAILED_LOCAL_HEALTH_CHECK "LH" "FailedLocalHealthCheck"
     1 NO_HEALTHY_UPSTREAM "UH" "NoHealthyUpstream"
     2 UPSTREAM_REQUEST_TIMEOUT "UT" "UpstreamRequestTimeout"
@@ -41,7 +43,6 @@ response_flags! {
     12 UNAUTHORIZED_EXTERNAL_SERVICE "UAEX" "UnauthorizedExternalService"
     13 RATE_LIMIT_SERVICE_ERROR "RLSE" "RateLimitServiceError"
     14 DOWNSTREAM_CONNECTION_TERMINATION "DC" "DownstreamConnectionTermination"
-    15 UPSTREAM_RETRY_LIMIT_EXCEEDED "URX" "UpstreamRetryLimitExceeded"
     16 STREAM_IDLE_TIMEOUT "SI" "StreamIdleTimeout"
     17 INVALID_ENVOY_REQUEST_HEADERS "IH" "InvalidEnvoyRequestHeaders"
     18 DOWNSTREAM_PROTOCOL_ERROR "DPE" "DownstreamProtocolError"

@@ -34,8 +34,8 @@ pub enum Command {
     Drain { stop_listening: bool, inbound_only: bool },
     /// All commands before this one are in force.
     Confirm(oneshot::Sender<()>),
-    /// How many connections are open.
-    Connections(oneshot::Sender<u64>),
+    /// How many streams and TCP connections are in flight.
+    Busy(oneshot::Sender<u64>),
     /// Close what is left and end.
     Stop,
 }
@@ -96,12 +96,15 @@ pub struct Worker {
     pub ids: Rc<ConnectionIds>,
     /// The whole process drains.
     pub drain: DrainSignal,
+    streams: Cell<u64>,
     clusters: RefCell<HashMap<Arc<str>, Rc<Cluster>>>,
     routes: RefCell<HashMap<Arc<str>, Rc<RouteSlot>>>,
     listeners: RefCell<BTreeMap<Arc<str>, Rc<ActiveListener>>>,
     by_address: RefCell<HashMap<SocketAddr, Arc<str>>>,
     acceptors: RefCell<HashMap<Arc<str>, Vec<tokio::task::AbortHandle>>>,
     draining: RefCell<Vec<Rc<ActiveChain>>>,
+    /// Replaced chains whose connections moved on to a successor's settings.
+    superseded: RefCell<Vec<Rc<ActiveChain>>>,
     random: Cell<u64>,
     date: RefCell<(u64, Vec<u8>)>,
 }
@@ -118,12 +121,14 @@ impl Worker {
             ids: Rc::new(ConnectionIds::new(index, settings.workers)),
             settings,
             drain: DrainSignal::default(),
+            streams: Cell::new(0),
             clusters: RefCell::new(HashMap::new()),
             routes: RefCell::new(HashMap::new()),
             listeners: RefCell::new(BTreeMap::new()),
             by_address: RefCell::new(HashMap::new()),
             acceptors: RefCell::new(HashMap::new()),
             draining: RefCell::new(Vec::new()),
+            superseded: RefCell::new(Vec::new()),
             random: Cell::new(u64::from_le_bytes(seed) | 1),
             date: RefCell::new((0, Vec::new())),
         })
@@ -188,8 +193,12 @@ impl Worker {
                 now = sweep.tick() => {
                     for cluster in self.clusters.borrow().values() {
                         cluster.sweep(now.into_std());
+                        if self.index == 0 {
+                            cluster.judge(now.into_std(), self.random());
+                        }
                     }
                     self.draining.borrow_mut().retain(|chain| chain.connections.get() > 0);
+                    self.superseded.borrow_mut().retain(|chain| chain.connections.get() > 0);
                 }
             }
         }
@@ -219,8 +228,8 @@ impl Worker {
             Command::Confirm(done) => {
                 let _ = done.send(());
             }
-            Command::Connections(answer) => {
-                let _ = answer.send(self.connections());
+            Command::Busy(answer) => {
+                let _ = answer.send(self.busy());
             }
             Command::Stop => {}
         }
@@ -254,7 +263,11 @@ impl Worker {
                 Err(error) => tracing::error!(listener = %name, %error, "cannot listen"),
             }
         }
-        self.drain_chains(replaced);
+        // New streams of their connections use the successor: nothing has to close.
+        let (moved_on, ended): (Vec<_>, Vec<_>) =
+            replaced.into_iter().partition(|chain| chain.has_successor());
+        self.superseded.borrow_mut().extend(moved_on);
+        self.drain_chains(ended);
     }
 
     fn accept_on(self: &Rc<Worker>, name: Arc<str>, socket: tokio::net::TcpListener) {
@@ -299,7 +312,11 @@ impl Worker {
 
     /// Asks connections to finish and closes those that have not when the drain time is over.
     fn drain_chains(self: &Rc<Worker>, chains: Vec<Rc<ActiveChain>>) {
-        let busy: Vec<_> = chains.into_iter().filter(|one| one.connections.get() > 0).collect();
+        let ends = |one: &Rc<ActiveChain>| chains.iter().any(|end| Rc::ptr_eq(end, one));
+        let old: Vec<_> =
+            self.superseded.borrow().iter().filter(|one| ends(&one.latest())).cloned().collect();
+        let all = chains.iter().chain(&old).cloned();
+        let busy: Vec<_> = all.filter(|one| one.connections.get() > 0).collect();
         if busy.is_empty() {
             return;
         }
@@ -337,16 +354,25 @@ impl Worker {
         }
     }
 
-    fn connections(&self) -> u64 {
-        let listeners = self.listeners.borrow();
-        let active = listeners.values().flat_map(|listener| listener.all());
-        let mut all: Vec<Rc<ActiveChain>> = active.collect();
-        for chain in self.draining.borrow().iter() {
-            if !all.iter().any(|one| Rc::ptr_eq(one, chain)) {
-                all.push(chain.clone());
-            }
-        }
-        all.iter().map(|chain| u64::from(chain.connections.get())).sum()
+    /// Streams and TCP connections in flight.
+    fn busy(&self) -> u64 {
+        self.streams.get()
+    }
+}
+
+/// Counts a stream or TCP connection while it lives.
+pub struct StreamCount(Rc<Worker>);
+
+impl StreamCount {
+    pub fn new(worker: Rc<Worker>) -> StreamCount {
+        worker.streams.set(worker.streams.get() + 1);
+        StreamCount(worker)
+    }
+}
+
+impl Drop for StreamCount {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
     }
 }
 

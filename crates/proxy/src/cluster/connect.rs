@@ -13,6 +13,7 @@ use tokio::net::{TcpSocket, UnixStream};
 use super::Cluster;
 use super::shared::{Address, Host};
 use crate::network::transport::{Socket, Transport};
+use crate::stats::record::Active;
 use crate::stream_info::TlsPeer;
 use crate::tls::client;
 
@@ -43,6 +44,7 @@ pub struct UpstreamConnection {
 pub struct ConnectionPermit {
     cluster: Rc<Cluster>,
     host: Arc<Host>,
+    _active: Active,
 }
 
 impl ConnectionPermit {
@@ -50,7 +52,8 @@ impl ConnectionPermit {
         cluster.block.priorities[0].connections.fetch_add(1, Ordering::Relaxed);
         host.block.active_connections.fetch_add(1, Ordering::Relaxed);
         host.block.connections_total.fetch_add(1, Ordering::Relaxed);
-        ConnectionPermit { cluster, host }
+        let active = Active::connection(&cluster.stats, None);
+        ConnectionPermit { cluster, host, _active: active }
     }
 }
 

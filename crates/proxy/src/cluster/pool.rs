@@ -360,9 +360,10 @@ impl Pool {
             return Ok(());
         }
         let io = Io::new(opened.transport);
+        let trailers = self.cluster.http1_trailers();
         self.idle.borrow_mut().push(Box::new(Http1Connection {
-            reader: h1::Reader::new(io.clone()),
-            writer: h1::Writer::new(io),
+            reader: h1::Reader::new(io.clone()).with_trailers(trailers),
+            writer: h1::Writer::new(io).with_trailers(trailers),
             connection: opened.connection,
             idle_since: Instant::now(),
         }));

@@ -17,7 +17,10 @@ use super::stream::{self, Received};
 use crate::network::Session;
 use crate::network::transport::{Io, Transport};
 use crate::parse::http_connection_manager::{Codec, HttpConnectionManager};
+use crate::parse::http_options::Underscores;
 use crate::parse::network_filter::Terminal;
+use crate::workers::StreamCount;
+use crate::stats::record::HttpConnection;
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -29,12 +32,14 @@ pub async fn serve(session: Rc<Session>, http: Arc<HttpConnectionManager>, mut t
         Codec::Http2 => true,
         Codec::Auto => match by_negotiation(&session) {
             Some(http2) => http2,
-            None => match sniff(&mut transport, &mut first, http.request_headers_timeout).await {
+            None => match sniff(&mut transport, &mut first, &http).await {
                 Some(http2) => http2,
                 None => return,
             },
         },
     };
+    let tls = session.connection.tls.is_some();
+    let _counted = HttpConnection::begin(&http.stats, http2, tls);
     if http2 {
         serve_http2(session, http, transport, first).await;
     } else {
@@ -65,11 +70,10 @@ fn by_negotiation(session: &Session) -> Option<bool> {
 async fn sniff(
     transport: &mut Transport,
     first: &mut BytesMut,
-    limit: Option<Duration>,
+    http: &HttpConnectionManager,
 ) -> Option<bool> {
     use tokio::io::AsyncReadExt;
-    let read = async {
-        loop {
+    loop {
             let known = first.len().min(HTTP2_PREFACE.len());
             if first[..known] != HTTP2_PREFACE[..known] {
                 return Some(false);
@@ -77,15 +81,20 @@ async fn sniff(
             if known == HTTP2_PREFACE.len() {
                 return Some(true);
             }
+            // Before the first byte the connection is only idle.
+            let limit = match known {
+                0 => http.limits.idle_timeout,
+                _ => http.request_headers_timeout,
+            };
             first.reserve(1024);
-            if transport.read_buf(first).await.ok()? == 0 {
+            let read = transport.read_buf(first);
+            let count = match limit {
+                None => read.await.ok()?,
+                Some(limit) => tokio::time::timeout(limit, read).await.ok()?.ok()?,
+            };
+            if count == 0 {
                 return None;
             }
-        }
-    };
-    match limit {
-        None => read.await,
-        Some(limit) => tokio::time::timeout(limit, read).await.ok()?,
     }
 }
 
@@ -104,8 +113,9 @@ fn is_draining(session: &Session) -> bool {
 
 async fn serve_http1(session: Rc<Session>, transport: Transport, first: BytesMut) {
     let io = Io::new(transport);
-    let mut reader = Reader::new(io.clone()).with_buffered(first);
-    let mut writer = Writer::new(io.clone());
+    let trailers = current(&session).is_some_and(|http| http.http1.enable_trailers);
+    let mut reader = Reader::new(io.clone()).with_buffered(first).with_trailers(trailers);
+    let mut writer = Writer::new(io.clone()).with_trailers(trailers);
     let mut served: u64 = 0;
     loop {
         let Some(http) = current(&session) else { return };
@@ -124,13 +134,17 @@ async fn serve_http1(session: Rc<Session>, transport: Transport, first: BytesMut
                 return;
             }
         };
+        // The settings may have changed while the connection was idle.
+        let Some(http) = current(&session) else { return };
         served += 1;
         let most = http.limits.max_requests_per_connection;
         let last = most.is_some_and(|most| served >= u64::from(most));
         let close = !request.keep_alive || last || is_draining(&session);
         reader.begin_body(request.body);
         let head_only = &request.head.method[..] == b"HEAD";
-        let version = request.head.protocol;
+        // Envoy answers HTTP/1.0 in kind only where it accepts it.
+        let old = request.head.protocol == Protocol::Http10 && http.http1.accept_http10;
+        let version = if old { Protocol::Http10 } else { Protocol::Http11 };
         let mut downstream = Downstream::http1(reader, writer, version, head_only);
         if close {
             downstream.close_after();
@@ -140,7 +154,9 @@ async fn serve_http1(session: Rc<Session>, transport: Transport, first: BytesMut
             expects_continue: request.expect_continue,
             header_bytes: request.header_bytes,
         };
+        let count = StreamCount::new(session.worker.clone());
         let downstream = stream::handle(session.clone(), http.clone(), received, downstream).await;
+        drop(count);
         if downstream.closes() || !downstream.incoming.is_done() {
             finish(downstream, &http).await;
             return;
@@ -178,12 +194,9 @@ async fn next_request(
     http: &HttpConnectionManager,
 ) -> Next {
     let chain = session.chain.clone();
-    let mut drained = std::pin::pin!(async {
-        tokio::select! {
-            () = chain.drain.drained() => {}
-            () = session.worker.drain.drained() => {}
-        }
-    });
+    // As in Envoy: an idle connection stays open while its chain drains (its next response says
+    // `connection: close`), because closing it could cross a request on its way.
+    let mut closed = std::pin::pin!(chain.drain.closed());
     // Between requests the idle timeout counts; once bytes are there, the one for heads.
     let mut idle = http.limits.idle_timeout.map(|idle| Box::pin(tokio::time::sleep(idle)));
     let mut started = false;
@@ -201,7 +214,7 @@ async fn next_request(
         {
             return Poll::Ready(None);
         }
-        if reader.is_empty() && drained.as_mut().poll(cx).is_ready() {
+        if reader.is_empty() && closed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
         Poll::Pending
@@ -219,7 +232,7 @@ async fn next_request(
         Some(Ok(Some(bytes))) => bytes,
     };
     let header_bytes = bytes.len() as u64;
-    match parse::request(bytes, limits) {
+    match parse::request(bytes, limits).and_then(|parsed| acceptable(parsed, http)) {
         Ok(parsed) => Next::Request(Request {
             head: parsed.head,
             body: parsed.body,
@@ -229,6 +242,37 @@ async fn next_request(
         }),
         Err(error) => Next::Bad(error),
     }
+}
+
+/// What the connection manager's settings say of a head that is well formed.
+fn acceptable(
+    mut request: parse::Request,
+    http: &HttpConnectionManager,
+) -> Result<parse::Request, CodecError> {
+    let head = &mut request.head;
+    if head.protocol == Protocol::Http10 && !http.http1.accept_http10 {
+        return Err(CodecError::Protocol { status: 426, details: "low_version" });
+    }
+    if !head.authority.iter().all(|byte| is_authority_byte(*byte)) {
+        return Err(CodecError::bad_request("http.invalid_authority"));
+    }
+    if http.limits.underscores != Underscores::Allow {
+        let odd = |name: &[u8]| name.contains(&b'_');
+        let names = head.headers.iter().filter(|(name, _)| odd(name));
+        let names: Vec<Vec<u8>> = names.map(|(name, _)| name.to_ascii_lowercase()).collect();
+        if !names.is_empty() && http.limits.underscores == Underscores::Reject {
+            return Err(CodecError::bad_request("http1.unexpected_underscore"));
+        }
+        for name in names.iter().filter_map(|name| std::str::from_utf8(name).ok()) {
+            head.headers.remove(name);
+        }
+    }
+    Ok(request)
+}
+
+/// RFC 3986: what a host, a port and user information may hold.
+fn is_authority_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]@".contains(&byte)
 }
 
 /// Sends what is queued, closes our direction and reads on for a moment: a reset would destroy
@@ -293,7 +337,8 @@ async fn serve_http2(
         };
         let Some(Ok((request, respond))) = accepted else { break };
         let Some(http) = current(&session) else { break };
-        let (session, guard) = (session.clone(), Active::new(active.clone()));
+        let count = StreamCount::new(session.worker.clone());
+        let (session, guard) = (session.clone(), (Active::new(active.clone()), count));
         tokio::task::spawn_local(async move {
             serve_http2_stream(session, http, request, respond).await;
             drop(guard);

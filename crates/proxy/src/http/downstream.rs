@@ -108,7 +108,6 @@ impl Downstream {
                     response_framing(head, end, head_only)
                 };
                 self.close |= framing == Framing::Raw && upgrade.is_none();
-                self.close |= version == Protocol::Http10;
                 writer.send_response(head, framing, self.close, upgrade);
                 Ok(())
             }

@@ -87,7 +87,10 @@ impl Headers {
     }
 
     /// Every value of this name, in order.
-    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+    pub fn get_all<'a, 'n>(
+        &'a self,
+        name: &'n str,
+    ) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         self.entries
             .iter()
             .filter(move |entry| self.is(entry, name.as_bytes()))

@@ -18,6 +18,8 @@ pub enum RequestError {
     LowVersion,
     MissingHost,
     MissingPath,
+    /// A request target that is no path: `*`.
+    AbsolutePath,
     BadPath,
     PathRedirect(Vec<u8>),
     UpgradeNotAllowed,
@@ -32,7 +34,7 @@ pub enum RequestError {
     PerTryTimeout,
     PerTryIdleTimeout,
     StreamIdle { request_complete: bool },
-    MaxDuration,
+    MaxDuration { request_complete: bool },
     RequestTimeout,
     BodyTooLarge,
     TlsRequired(Vec<u8>),
@@ -66,7 +68,11 @@ impl RequestError {
             RequestError::Codec { status, details } => {
                 text(make(*status, Flag::DOWNSTREAM_PROTOCOL_ERROR, *details), phrase(*status))
             }
-            RequestError::LowVersion => plain(426, "low_version"),
+            RequestError::LowVersion => text(
+                make(426, Flag::DOWNSTREAM_PROTOCOL_ERROR, "low_version"),
+                "Upgrade Required",
+            ),
+            RequestError::AbsolutePath => plain(404, "absolute_path_rejected"),
             RequestError::MissingHost => plain(400, "missing_host_header"),
             RequestError::MissingPath => plain(404, "missing_path_rejected"),
             RequestError::BadPath => plain(400, "path_normalization_failed"),
@@ -102,10 +108,12 @@ impl RequestError {
                 let reply = make(status, Flag::STREAM_IDLE_TIMEOUT, "stream_idle_timeout");
                 text(reply, "stream timeout")
             }
-            RequestError::MaxDuration => text(
-                make(408, Flag::DURATION_TIMEOUT, "max_duration_timeout"),
-                "downstream duration timeout",
-            ),
+            RequestError::MaxDuration { request_complete } => {
+                let status = if *request_complete { 504 } else { 408 };
+                let mut reply = plain(status, "max_duration_timeout");
+                reply.grpc_status = Some(GRPC_DEADLINE_EXCEEDED);
+                text(reply, "downstream duration timeout")
+            }
             RequestError::RequestTimeout => {
                 text(plain(408, "request_overall_timeout"), "request timeout")
             }
@@ -156,6 +164,9 @@ fn reset_reply(reason: ResetReason, transport: Option<&str>) -> LocalReply {
     }
     with_header(reply, "x-envoy-overloaded", b"true")
 }
+
+/// `DEADLINE_EXCEEDED`.
+const GRPC_DEADLINE_EXCEEDED: u32 = 4;
 
 fn phrase(status: u16) -> &'static str {
     http::StatusCode::from_u16(status).ok().and_then(|one| one.canonical_reason()).unwrap_or("")

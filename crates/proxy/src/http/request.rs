@@ -84,6 +84,14 @@ impl RequestHead {
         }
     }
 
+    /// Each value of a header on its own; pseudo headers have one.
+    pub fn values(&self, name: &str) -> HeaderValues<'_> {
+        if name.starts_with(':') || name == "host" || name == "upgrade" {
+            return self.header(name).into_iter().collect();
+        }
+        values_of(&self.headers, name)
+    }
+
     /// The path without its query.
     pub fn path_only(&self) -> &[u8] {
         split_query(&self.path).0
@@ -124,7 +132,23 @@ impl ResponseHead {
             name => self.headers.joined(name),
         }
     }
+
+    /// Each value of a header on its own.
+    pub fn values(&self, name: &str) -> HeaderValues<'_> {
+        if name.starts_with(':') {
+            return self.header(name).into_iter().collect();
+        }
+        values_of(&self.headers, name)
+    }
 }
+
+fn values_of<'a>(headers: &'a Headers, name: &str) -> HeaderValues<'a> {
+    let fits = |found: &[u8]| found.eq_ignore_ascii_case(name.as_bytes());
+    headers.iter().filter(|(found, _)| fits(found)).map(|(_, value)| Cow::Borrowed(value)).collect()
+}
+
+/// The values of one header; mostly there is one.
+pub type HeaderValues<'a> = smallvec::SmallVec<[Cow<'a, [u8]>; 1]>;
 
 /// True for the content types that Envoy treats as gRPC.
 pub fn is_grpc_content_type(value: Option<&[u8]>) -> bool {

@@ -18,8 +18,10 @@ use crate::access_log::Input;
 use crate::cluster::Cluster;
 use crate::network::Session;
 use crate::parse::http_connection_manager::{HttpConnectionManager, RouteSource, Upgrade};
+use crate::parse::http_options::Underscores;
 use crate::parse::listener::Direction;
 use crate::route::{Action, RouteTable, Selected, Selection};
+use crate::stats::record;
 use crate::stream_info::{ResponseFlags, StreamInfo};
 
 mod forward;
@@ -73,6 +75,7 @@ pub async fn handle(
 ) -> Downstream {
     let mut info = StreamInfo::new(session.connection.clone(), Some(received.head.protocol));
     info.bytes.request_headers = received.header_bytes;
+    record::request_begins(&http.stats, received.head.protocol);
     let mut stream = Stream {
         session,
         http,
@@ -110,6 +113,7 @@ pub async fn refuse(
         _ => (400, "http1.codec_error"),
     };
     downstream.close_after();
+    record::request_begins(&http.stats, Protocol::Http11);
     let mut stream = Stream {
         session: session.clone(),
         http: http.clone(),
@@ -131,7 +135,12 @@ pub async fn refuse(
 
 impl Stream {
     async fn run(&mut self) -> Result<(), Ended> {
-        self.admit()?;
+        if let Err(error) = self.admit() {
+            if !matches!(error, RequestError::PathRedirect(_)) {
+                self.downstream.close_after();
+            }
+            return Err(error.into());
+        }
         let worker = self.session.worker.clone();
         manager_request::apply(&mut self.head, &mut self.info, &self.http, &mut || worker.random());
         self.select_route();
@@ -174,10 +183,25 @@ impl Stream {
             return Err(RequestError::MissingHost);
         }
         if &self.head.method[..] == b"CONNECT" {
-            return Err(RequestError::UpgradeNotAllowed);
+            return Err(RequestError::NoRoute);
         }
         if self.head.path.is_empty() {
             return Err(RequestError::MissingPath);
+        }
+        if self.head.path[0] != b'/' {
+            return Err(RequestError::AbsolutePath);
+        }
+        match http.limits.underscores {
+            Underscores::Allow => {}
+            Underscores::Drop => {
+                self.head.headers.remove_where(|name, _| name.contains(&b'_'));
+            }
+            Underscores::Reject => {
+                if self.head.headers.iter().any(|(name, _)| name.contains(&b'_')) {
+                    let details = "http1.unexpected_underscore";
+                    return Err(RequestError::Codec { status: 400, details });
+                }
+            }
         }
         path::canonicalise(&mut self.head, http).map_err(|problem| match problem {
             PathProblem::Bad => RequestError::BadPath,
@@ -194,6 +218,11 @@ impl Stream {
             };
         }
         let Some(routes) = &self.routes else { return };
+        if !self.info.internal {
+            for name in &routes.internal_only_headers {
+                self.head.headers.remove(name);
+            }
+        }
         let random = self.session.worker.random();
         if let Selection::Route(selected) = routes.select(&self.head, &self.info, random) {
             self.note_route(&selected);
@@ -205,9 +234,9 @@ impl Stream {
         self.info.route_name = Some(selected.route.name.clone());
         self.info.virtual_host = Some(selected.virtual_host.name.clone());
         self.info.route_metadata = Some(selected.route.metadata.clone());
-        self.info.upstream.cluster = selected.cluster.clone();
         let name = selected.cluster.as_deref();
         if let Some(cluster) = name.and_then(|name| self.session.worker.cluster(name)) {
+            self.info.upstream.cluster = selected.cluster.clone();
             self.info.upstream.cluster_metadata = Some(cluster.config.metadata.clone());
             self.info.upstream.cluster_stat_name = Some(cluster.config.stat_name.clone());
         }
@@ -374,6 +403,7 @@ impl Stream {
     fn end(&mut self) {
         self.info.durations.total = Some(self.info.elapsed());
         self.info.durations.last_downstream_tx = self.info.durations.total;
+        record::request_ends(&self.http.stats, &self.info);
         let inbound = self.session.chain.listener.direction == Direction::Inbound;
         if let Some(filters) = &mut self.filters {
             filters.on_end(Some(&self.head), &self.info, inbound);

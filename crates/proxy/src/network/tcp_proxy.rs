@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::time::{Instant, Sleep};
 
-use super::Session;
+use super::{Session, metadata_exchange};
 use super::transport::{Io, Transport};
 use crate::cluster::Cluster;
 use crate::cluster::connect::{self, ConnectOptions};
 use crate::cluster::shared::Host;
+use crate::parse::network_filter::NetworkFilter;
 use crate::parse::tcp_proxy::TcpProxy;
 use crate::stream_info::{ResponseFlags, StreamInfo};
 
@@ -30,9 +31,13 @@ pub async fn run(session: &Session, config: &TcpProxy, io: &Io, info: &mut Strea
     };
     info.upstream.cluster_metadata = Some(cluster.config.metadata.clone());
     info.upstream.cluster_stat_name = Some(cluster.config.stat_name.clone());
+    let Some(from_client) = meet_downstream(session, io, info).await else { return };
     let Some(upstream) = connect_upstream(session, config, &cluster, info).await else { return };
     let upstream = Io::new(upstream);
+    let Some(from_server) = meet_upstream(session, &cluster, &upstream, info).await else { return };
     let mut copies = Copies::new(io.clone(), upstream);
+    copies.up.buffer = from_client;
+    copies.down.buffer = from_server;
     let idle = config.idle_timeout;
     let lifetime = config.max_connection_duration;
     let ended = tokio::select! {
@@ -45,6 +50,36 @@ pub async fn run(session: &Session, config: &TcpProxy, io: &Io, info: &mut Strea
     info.bytes.upstream_sent = copies.up.moved;
     info.bytes.upstream_received = copies.down.moved;
     note_end(info, &ended);
+}
+
+/// Peer metadata from the client, where it was negotiated; payload that came with it is returned.
+async fn meet_downstream(session: &Session, io: &Io, info: &mut StreamInfo) -> Option<BytesMut> {
+    let mut rest = BytesMut::new();
+    let filters = &session.chain.entry.config.filters;
+    let wanted = filters.iter().any(|one| matches!(one, NetworkFilter::MetadataExchange));
+    if wanted && metadata_exchange::is_negotiated(session.connection.tls.as_deref()) {
+        let node = &session.worker.settings.environment.node;
+        let peer = metadata_exchange::exchange(io, node, &mut rest).await.ok()?;
+        info.downstream_peer = peer.map(Rc::new);
+    }
+    Some(rest)
+}
+
+/// The same with the upstream.
+async fn meet_upstream(
+    session: &Session,
+    cluster: &Cluster,
+    io: &Io,
+    info: &mut StreamInfo,
+) -> Option<BytesMut> {
+    let mut rest = BytesMut::new();
+    let negotiated = metadata_exchange::is_negotiated(info.upstream.tls.as_deref());
+    if cluster.config.metadata_exchange && negotiated {
+        let node = &session.worker.settings.environment.node;
+        let peer = metadata_exchange::exchange(io, node, &mut rest).await.ok()?;
+        info.upstream_peer = peer.map(Rc::new);
+    }
+    Some(rest)
 }
 
 fn note_end(info: &mut StreamInfo, ended: &Ended) {

@@ -200,8 +200,11 @@ impl State {
         let message = decode(&received.body, &received.name)?;
         let table = crate::route::parse::route_table(&message, &self.environment)
             .map_err(|error| error.to_string())?;
+        if table.vhds.is_some() {
+            return Err(format!("route configuration '{}': vhds: is not supported", table.name));
+        }
         let (name, table): (Arc<str>, _) = (received.name.as_str().into(), Arc::new(table));
-        self.routes.insert(name.clone(), RouteState { table: table.clone(), raw });
+        self.routes.insert(name.clone(), RouteState { raw });
         self.tell(|| Command::Routes(name.clone(), table.clone())).await;
         Ok(())
     }
@@ -288,6 +291,20 @@ fn refuse_sources(config: &Cluster) -> Result<(), String> {
         if let parse::cluster::Transport::Tls(tls) = transport {
             refuse_secret_sources(&tls.context)?;
         }
+    }
+    let unperformed = [
+        ("health_checks", !config.health_checks.is_empty()),
+        (
+            "connection_pool_per_downstream_connection",
+            config.connection_pool_per_downstream_connection,
+        ),
+        (
+            "circuit_breakers.per_host_thresholds",
+            config.circuit_breakers.per_host_max_connections.is_some(),
+        ),
+    ];
+    if let Some((field, _)) = unperformed.iter().find(|(_, set)| *set) {
+        return Err(format!("{field}: is not supported"));
     }
     match &config.discovery {
         Discovery::Eds { source, .. } => {

@@ -59,7 +59,25 @@ impl State {
     pub fn next_deadline(&self) -> Option<Instant> {
         let clusters = self.clusters.values().filter_map(|one| one.warming.as_ref()?.deadline);
         let listeners = self.listeners.values().filter_map(|one| one.warming.as_ref()?.deadline);
-        clusters.chain(listeners.filter(|_| self.clusters_are_warm())).min()
+        let outliers = self.clusters.values().filter_map(|one| one.outlier_due);
+        let listeners = listeners.filter(|_| self.clusters_are_warm());
+        clusters.chain(listeners).chain(outliers).min()
+    }
+
+    /// Outlier detection's periodic part, once per process.
+    fn tick_outliers(&mut self, now: Instant) {
+        for (name, state) in &mut self.clusters {
+            if state.outlier_due.is_none_or(|due| due > now) {
+                continue;
+            }
+            let outlier = state.active.as_ref().and_then(|(entry, _)| entry.outlier.as_ref());
+            state.outlier_due = outlier.map(|one| now + one.interval());
+            if let Some(outlier) = outlier {
+                let nanos = self.started.elapsed().as_nanos() as u64;
+                let random = xxhash_rust::xxh64::xxh64(name.as_bytes(), nanos);
+                outlier.tick(&state.endpoints, random);
+            }
+        }
     }
 
     /// All that was known at the start is in force, so listeners may follow.
@@ -71,6 +89,7 @@ impl State {
     /// Puts into force whatever is ready.
     pub async fn progress(&mut self) {
         let now = Instant::now();
+        self.tick_outliers(now);
         let warm: Vec<Arc<str>> = self
             .clusters
             .iter()
@@ -136,6 +155,8 @@ impl State {
         let Some(state) = self.clusters.get_mut(name) else { return };
         let Some(warming) = state.warming.take() else { return };
         let entry = warming.entry.clone();
+        let outlier = entry.outlier.as_ref();
+        state.outlier_due = outlier.map(|one| Instant::now() + one.interval());
         state.active = Some((warming.entry, warming.raw));
         self.tell(|| Command::Cluster(entry.clone())).await;
         self.refresh_endpoints(name).await;

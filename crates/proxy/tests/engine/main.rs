@@ -6,3 +6,4 @@ mod http1;
 mod http2;
 mod tcp;
 mod tls;
+mod xds;

@@ -20,7 +20,7 @@ impl Certificates {
     }
 
     /// `common_tls_context` of a workload that trusts the authority and these peers.
-    fn context(&self, account: &str, peers: Value) -> Value {
+    fn context(&self, account: &str, peers: Value, alpn: Value) -> Value {
         let id: SpiffeId = format!("spiffe://cluster.local/ns/a/sa/{account}").parse().unwrap();
         let key = Key::generate().unwrap();
         let csr = pki::csr::create(&key, &id).unwrap();
@@ -34,7 +34,7 @@ impl Certificates {
             .map(|matcher| json!({"san_type": "URI", "matcher": matcher}))
             .collect();
         json!({
-            "alpn_protocols": ["h2", "http/1.1"],
+            "alpn_protocols": alpn,
             "tls_certificates": [{
                 "certificate_chain": {"inline_string": chain},
                 "private_key": {"inline_string": key.to_pem().expose()}}],
@@ -57,7 +57,7 @@ fn to_up() -> Value {
 }
 
 fn server(certificates: &Certificates) -> Proxy {
-    let context = certificates.context("server", json!([{"prefix": "spiffe://cluster.local/"}]));
+    let context = certificates.context("server", json!([{"prefix": "spiffe://cluster.local/"}]), json!(["h2", "http/1.1"]));
     let hcm = hcm(
         to_up(),
         json!({"forward_client_cert_details": "APPEND_FORWARD",
@@ -78,7 +78,8 @@ fn server(certificates: &Certificates) -> Proxy {
 }
 
 fn client(certificates: &Certificates, server: &Proxy, peer: &str, more: Value) -> Proxy {
-    let context = certificates.context("client", json!([{"exact": peer}]));
+    let alpn = if more == json!({}) { json!(["istio", "http/1.1"]) } else { json!(["h2"]) };
+    let context = certificates.context("client", json!([{"exact": peer}]), alpn);
     let mut cluster_more = json!({"transport_socket": socket("UpstreamTlsContext", json!({
         "common_tls_context": context, "sni": "server.test"}))});
     merge(&mut cluster_more, more);

@@ -53,6 +53,7 @@ pub fn canonicalise(
         path.extend_from_slice(query);
     }
     if redirect {
+        head.path = Bytes::from(path.clone());
         return Err(PathProblem::Redirect(path));
     }
     if path != head.path {

@@ -20,6 +20,8 @@ use crate::http::request::Scheme;
 use crate::retry::{Decision, ResetReason, RetryState};
 use crate::route::hash::hash_of;
 use crate::route::{Forward, Selected};
+use crate::stats::record::Active;
+use crate::stats::tables::Cluster as Stat;
 use crate::stream_info::ResponseFlags;
 
 /// How much of a body is kept for another attempt unless the route says otherwise.
@@ -44,6 +46,7 @@ pub(super) struct ActiveRequest {
     cluster: Rc<Cluster>,
     priority: RoutingPriority,
     host: Arc<Host>,
+    _active: Active,
 }
 
 impl ActiveRequest {
@@ -60,7 +63,8 @@ impl ActiveRequest {
         }
         host.block.active_requests.fetch_add(1, Ordering::Relaxed);
         host.block.requests_total.fetch_add(1, Ordering::Relaxed);
-        Some(ActiveRequest { cluster: cluster.clone(), priority, host: host.clone() })
+        let active = Active::request(&cluster.stats);
+        Some(ActiveRequest { cluster: cluster.clone(), priority, host: host.clone(), _active: active })
     }
 }
 
@@ -93,8 +97,10 @@ fn take_retry(cluster: &Rc<Cluster>, priority: RoutingPriority) -> Option<RetryP
     };
     if block.retries.fetch_add(1, Ordering::Relaxed) >= most {
         block.retries.fetch_sub(1, Ordering::Relaxed);
+        cluster.stats.inc(Stat::RqRetryOverflow);
         return None;
     }
+    cluster.stats.inc(Stat::RqRetry);
     Some(RetryPermit(cluster.clone(), priority))
 }
 
@@ -115,6 +121,7 @@ impl Stream {
         if let Some(kind) = self.head.upgrade.clone()
             && !self.upgrade_allowed(&kind, &selected)
         {
+            self.downstream.close_after();
             return Err(RequestError::UpgradeNotAllowed.into());
         }
         let status = forward.cluster_not_found_status;
@@ -142,6 +149,10 @@ impl Stream {
             if include_count {
                 let count = self.info.attempt_count.to_string();
                 self.head.headers.set("x-envoy-attempt-count", count.as_bytes());
+            }
+            if self.info.attempt_count > 1 {
+                let left = timeouts.after(plan.started.elapsed());
+                left.announce(&mut self.head, suppress, forward.max_grpc_timeout.is_some());
             }
             body.rewind();
             timers.begin_attempt();

@@ -96,7 +96,7 @@ impl Timers {
 
     fn poll(&mut self, cx: &mut Context<'_>, request_complete: bool) -> Poll<RequestError> {
         if self.duration.poll(cx).is_ready() {
-            return Poll::Ready(RequestError::MaxDuration);
+            return Poll::Ready(RequestError::MaxDuration { request_complete });
         }
         if self.global.poll(cx).is_ready() {
             return Poll::Ready(RequestError::Timeout);
@@ -125,6 +125,8 @@ pub(super) struct Answered {
 enum Step {
     Answer(Answer),
     Failed(Failure),
+    /// The request's body broke off, or was no HTTP.
+    Client(CodecError),
     Gone,
     Late(RequestError),
 }
@@ -186,8 +188,8 @@ impl Stream {
                                 sending = false;
                                 timers.request_complete();
                             }
-                            Poll::Ready(Err(Side::Downstream(_))) => {
-                                return Poll::Ready(Step::Gone);
+                            Poll::Ready(Err(Side::Downstream(error))) => {
+                                return Poll::Ready(Step::Client(error));
                             }
                             // An early answer may still be on its way.
                             Poll::Ready(Err(Side::Upstream(_))) => sending = false,
@@ -226,12 +228,19 @@ impl Stream {
                     self.info.bytes.received = body.received;
                     return Ok(Err(failure));
                 }
-                Step::Gone => return Err(self.client_gone()),
-                Step::Late(error @ RequestError::PerTryTimeout) => {
+                Step::Client(CodecError::Protocol { status, details }) => {
+                    self.downstream.close_after();
+                    return Err(RequestError::Codec { status, details }.into());
+                }
+                Step::Client(_) | Step::Gone => return Err(self.client_gone()),
+                Step::Late(
+                    error @ (RequestError::PerTryTimeout | RequestError::PerTryIdleTimeout),
+                ) => {
                     let reason = ResetReason::PerTryTimeout;
                     return Ok(Err(Failure { error, reason, sent: true }));
                 }
                 Step::Late(error) => {
+                    self.info.bytes.received = body.received;
                     self.info.response_flags.insert(error.reply().flags);
                     return Err(error.into());
                 }
@@ -254,6 +263,13 @@ impl Stream {
         timers.idle.touch();
         let upgrade = if upgraded { self.head.upgrade.clone() } else { None };
         let end = exchange.is_answered() && !upgraded;
+        // As in Envoy: only where the whole request went before, and nobody forbade it.
+        if body.is_finished() && self.head.upgrade.is_none() {
+            self.announce_service_time(plan, &mut head);
+        }
+        if self.head.upgrade.is_some() && !upgraded {
+            self.downstream.close_after();
+        }
         self.prepare_head(selected, plan, &mut head, end);
         self.send_head(head, end, upgrade.as_deref())?;
         if upgraded {
@@ -275,6 +291,13 @@ impl Stream {
         result
     }
 
+    fn announce_service_time(&self, plan: &Plan, head: &mut ResponseHead) {
+        if !self.http.filters.router.suppress_envoy_headers {
+            let took = plan.started.elapsed().as_millis().to_string();
+            head.headers.set("x-envoy-upstream-service-time", took.as_bytes());
+        }
+    }
+
     fn prepare_head(
         &mut self,
         selected: &Selected,
@@ -282,8 +305,6 @@ impl Stream {
         head: &mut ResponseHead,
         end: bool,
     ) {
-        let took = plan.started.elapsed().as_millis().to_string();
-        head.headers.set("x-envoy-upstream-service-time", took.as_bytes());
         if selected.virtual_host.include_attempt_count_in_response {
             let count = self.info.attempt_count.to_string();
             head.headers.set("x-envoy-attempt-count", count.as_bytes());
@@ -316,8 +337,8 @@ impl Stream {
                     match body.poll_send(cx, &mut downstream.incoming, exchange) {
                         Poll::Pending => {}
                         Poll::Ready(Ok(())) | Poll::Ready(Err(Side::Upstream(_))) => sending = false,
-                        Poll::Ready(Err(Side::Downstream(error))) => {
-                            return Poll::Ready(Over::Client(error));
+                        Poll::Ready(Err(Side::Downstream(_))) => {
+                            return Poll::Ready(Over::Client);
                         }
                     }
                 }
@@ -328,9 +349,9 @@ impl Stream {
                 }
                 if !sending
                     && !tunnel
-                    && let Poll::Ready(error) = downstream.poll_gone(cx)
+                    && downstream.poll_gone(cx).is_ready()
                 {
-                    return Poll::Ready(Over::Client(error));
+                    return Poll::Ready(Over::Client);
                 }
                 if response.sent + body.received != before {
                     timers.idle.touch();
@@ -352,7 +373,7 @@ impl Stream {
     fn pump_ended(&mut self, outcome: Over) -> Result<(), Ended> {
         match outcome {
             Over::Complete => Ok(()),
-            Over::Client(_) => Err(self.client_gone()),
+            Over::Client => Err(self.client_gone()),
             Over::Upstream(error) => {
                 let flag = match error {
                     CodecError::Reset(_) | CodecError::Refused => {
@@ -379,7 +400,7 @@ impl Stream {
 /// How relaying a response ended.
 enum Over {
     Complete,
-    Client(CodecError),
+    Client,
     Upstream(CodecError),
     Late(RequestError),
 }
@@ -400,12 +421,12 @@ impl Response {
     ) -> Poll<Result<(), Over>> {
         loop {
             if self.done {
-                return outgoing.poll_flush(cx).map(|result| result.map_err(Over::Client));
+                return outgoing.poll_flush(cx).map(|result| result.map_err(|_| Over::Client));
             }
             if outgoing.queued() > HIGH_WATER {
                 match outgoing.poll_flush(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Over::Client(error))),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Over::Client)),
                     Poll::Ready(Ok(())) => {}
                 }
             }
@@ -429,14 +450,14 @@ impl Response {
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Over::Upstream(error))),
                 Poll::Pending => {
-                    if let Poll::Ready(Err(error)) = outgoing.poll_flush(cx) {
-                        return Poll::Ready(Err(Over::Client(error)));
+                    if let Poll::Ready(Err(_)) = outgoing.poll_flush(cx) {
+                        return Poll::Ready(Err(Over::Client));
                     }
                     return Poll::Pending;
                 }
             };
-            if let Err(error) = result {
-                return Poll::Ready(Err(Over::Client(error)));
+            if result.is_err() {
+                return Poll::Ready(Err(Over::Client));
             }
         }
     }

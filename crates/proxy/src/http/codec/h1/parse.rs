@@ -110,9 +110,6 @@ pub fn request(bytes: Bytes, limits: &Limits) -> Result<Request, CodecError> {
     collect(&bytes, parsed.headers, &mut headers, &mut framed, true)?;
     let protocol = if version == Some(1) { Protocol::Http11 } else { Protocol::Http10 };
     let (authority, path, scheme) = split_target(&method, target, framed.host.take())?;
-    if protocol == Protocol::Http11 && authority.is_none() {
-        return Err(CodecError::bad_request("missing_host_header"));
-    }
     let body = request_framing(&framed, protocol)?;
     let keep_alive = match protocol {
         Protocol::Http10 => framed.keep_alive && !framed.close,
@@ -206,6 +203,7 @@ fn parse_error(error: httparse::Error) -> CodecError {
         httparse::Error::TooManyHeaders => {
             CodecError::Protocol { status: 431, details: "http1.too_many_headers" }
         }
+        httparse::Error::Version => CodecError::Protocol { status: 426, details: "low_version" },
         _ => CodecError::bad_request("http1.codec_error"),
     }
 }

@@ -32,11 +32,26 @@ pub struct Reader {
     eof: bool,
     /// Bytes taken from the transport since the connection began.
     received: u64,
+    /// Trailers are passed on; else they end here, as in Envoy by default.
+    trailers: bool,
 }
 
 impl Reader {
     pub fn new(io: Io) -> Reader {
-        Reader { io, buf: BytesMut::new(), body: Body::Done, scanned: 0, eof: false, received: 0 }
+        Reader {
+            io,
+            buf: BytesMut::new(),
+            body: Body::Done,
+            scanned: 0,
+            eof: false,
+            received: 0,
+            trailers: false,
+        }
+    }
+
+    pub fn with_trailers(mut self, trailers: bool) -> Reader {
+        self.trailers = trailers;
+        self
     }
 
     /// Begins with bytes that were read before.
@@ -137,7 +152,8 @@ impl Reader {
                 Body::Chunked(decoder) => match decoder.step(&mut self.buf)? {
                     Step::Frame(Frame::Trailers(lines)) => {
                         self.body = Body::Done;
-                        return Poll::Ready(Ok(Some(Frame::Trailers(lines))));
+                        let kept = self.trailers.then_some(Frame::Trailers(lines));
+                        return Poll::Ready(Ok(kept));
                     }
                     Step::Frame(frame) => return Poll::Ready(Ok(Some(frame))),
                     Step::Done => {

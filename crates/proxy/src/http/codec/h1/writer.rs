@@ -38,6 +38,8 @@ pub struct Writer {
     shutdown: bool,
     needs_flush: bool,
     sent: u64,
+    /// Trailers are written; else they end here, as in Envoy by default.
+    trailers: bool,
 }
 
 impl Writer {
@@ -51,7 +53,13 @@ impl Writer {
             shutdown: false,
             needs_flush: false,
             sent: 0,
+            trailers: false,
         }
+    }
+
+    pub fn with_trailers(mut self, trailers: bool) -> Writer {
+        self.trailers = trailers;
+        self
     }
 
     pub fn queued(&self) -> usize {
@@ -75,9 +83,11 @@ impl Writer {
         out.extend_from_slice(b"\r\n");
         head.headers.write_http1(out);
         if let Some(upgrade) = &head.upgrade {
-            out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+            out.extend_from_slice(b"connection: Upgrade\r\nupgrade: ");
             out.extend_from_slice(upgrade);
             out.extend_from_slice(b"\r\n");
+        } else if framing == Framing::None && says_no_body(head) {
+            out.extend_from_slice(b"content-length: 0\r\n");
         }
         self.end_head(framing, before);
     }
@@ -100,11 +110,13 @@ impl Writer {
         push_status(out, head.status);
         head.headers.write_http1(out);
         if let Some(upgrade) = upgrade {
-            out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+            out.extend_from_slice(b"connection: Upgrade\r\nupgrade: ");
             out.extend_from_slice(upgrade);
             out.extend_from_slice(b"\r\n");
         } else if close {
             out.extend_from_slice(b"connection: close\r\n");
+        } else if head.protocol == Protocol::Http10 {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
         }
         self.end_head(framing, before);
     }
@@ -157,7 +169,7 @@ impl Writer {
             Framing::Chunked => {
                 let before = self.open();
                 self.tail.extend_from_slice(b"0\r\n");
-                if let Some(trailers) = trailers {
+                if let (Some(trailers), true) = (trailers, self.trailers) {
                     trailers.write_http1(&mut self.tail);
                 }
                 self.tail.extend_from_slice(b"\r\n");
@@ -265,6 +277,12 @@ impl Writer {
             self.queue.pop_front();
         }
     }
+}
+
+/// A method that expects a body, without one: the length says so (RFC 9110 8.6).
+fn says_no_body(head: &RequestHead) -> bool {
+    let without = [&b"GET"[..], b"HEAD", b"DELETE", b"TRACE", b"CONNECT"];
+    !without.contains(&&head.method[..]) && !head.headers.contains("content-length")
 }
 
 fn push_status(out: &mut Vec<u8>, status: u16) {

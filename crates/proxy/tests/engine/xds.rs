@@ -1,0 +1,269 @@
+//! Configuration over ADS: warming in order, updates without a lost connection, refusals by name.
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use envoy_api::discovery::{DiscoveryRequest, DiscoveryResponse};
+use envoy_api::{ResourceType, cluster, endpoint, listener, route};
+use prost::Message;
+use proxy::state::Notice;
+use serde_json::{Value, json};
+use xds::grpc::server::{self, Call, Limits};
+
+use crate::harness::*;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A state-of-the-world server whose resources the test sets.
+struct Server {
+    resources: tokio::sync::watch::Sender<BTreeMap<ResourceType, Vec<prost_types::Any>>>,
+    /// Errors that the proxy reported.
+    refused: Receiver<String>,
+    /// Type and version of each acknowledgement.
+    accepted: Receiver<(String, String)>,
+    path: std::path::PathBuf,
+    _folder: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Server {
+    fn start() -> Server {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("xds.sock");
+        let (resources, watch) = tokio::sync::watch::channel(BTreeMap::new());
+        let (refuse, refused) = channel();
+        let (accept, accepted) = channel();
+        let senders = Arc::new(Mutex::new((refuse, accept)));
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let guard = runtime.enter();
+        let socket = tokio::net::UnixListener::bind(&path).unwrap();
+        drop(guard);
+        runtime.spawn(server::serve_unix(
+            socket,
+            move |call| serve(call, watch.clone(), senders.clone()),
+            Limits::default(),
+            std::future::pending(),
+        ));
+        Server { resources, refused, accepted, path, _folder: folder, runtime }
+    }
+
+    fn set<M: Message + prost::Name + Default>(&self, kind: ResourceType, values: Vec<Value>) {
+        let packed = values
+            .into_iter()
+            .map(|value| envoy_api::any::pack(&envoy_api::json::from_json::<M>(value).unwrap()))
+            .collect();
+        self.resources.send_modify(|all| {
+            all.insert(kind, packed);
+        });
+    }
+
+    fn set_routes(&self, body: &str) {
+        self.set::<route::RouteConfiguration>(ResourceType::Route, vec![json!({
+            "name": "routes", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+                {"match": {"prefix": "/direct"}, "direct_response": {
+                    "status": 200, "body": {"inline_string": body}}},
+                {"match": {"prefix": "/"}, "route": {"cluster": "up"}}]}]})]);
+    }
+
+    fn set_listener(&self, more: Value) {
+        let mut config = json!({"route_config": null, "rds": {
+            "route_config_name": "routes",
+            "config_source": {"ads": {}, "resource_api_version": "V3"}}});
+        merge(&mut config, more);
+        let mut filter = hcm(json!([]), config);
+        filter["typed_config"].as_object_mut().unwrap().remove("route_config");
+        self.set::<listener::Listener>(ResourceType::Listener, vec![json!({
+            "name": "http", "address": any_port(), "filter_chains": [{"filters": [filter]}]})]);
+    }
+
+    fn set_upstream(&self, upstream: SocketAddr) {
+        self.set::<endpoint::ClusterLoadAssignment>(ResourceType::Endpoint, vec![json!({
+            "cluster_name": "up", "endpoints": [{"lb_endpoints": [
+                {"endpoint": {"address": address(upstream)}}]}]})]);
+    }
+
+    fn set_clusters(&self, more: Value) {
+        let mut up = json!({"name": "up", "type": "EDS", "eds_cluster_config": {
+            "eds_config": {"ads": {}, "resource_api_version": "V3"}}});
+        merge(&mut up, more);
+        self.set::<cluster::Cluster>(ResourceType::Cluster, vec![up]);
+    }
+
+    /// Waits for an acknowledgement of this type that is newer than all seen before.
+    fn wait_accepted(&self, kind: ResourceType) {
+        let generation = format!("{}", self.generation());
+        loop {
+            let (type_url, version) = self.accepted.recv_timeout(PATIENCE).expect("no ACK");
+            if type_url == kind.type_url() && version == generation {
+                return;
+            }
+        }
+    }
+
+    fn generation(&self) -> usize {
+        hash(&self.resources.borrow())
+    }
+}
+
+fn hash(all: &BTreeMap<ResourceType, Vec<prost_types::Any>>) -> usize {
+    let bytes: Vec<u8> = all.values().flatten().flat_map(|any| any.value.clone()).collect();
+    xxhash_rust::xxh64::xxh64(&bytes, 0) as usize
+}
+
+type Watch = tokio::sync::watch::Receiver<BTreeMap<ResourceType, Vec<prost_types::Any>>>;
+type Senders =
+    Arc<Mutex<(std::sync::mpsc::Sender<String>, std::sync::mpsc::Sender<(String, String)>)>>;
+
+async fn serve(
+    mut call: Call,
+    mut watch: Watch,
+    senders: Senders,
+) -> Result<(), xds::grpc::Status> {
+    let mut subscribed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut sent: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            request = call.requests.message::<DiscoveryRequest>() => {
+                let Some(request) = request? else { return Ok(()) };
+                if let Some(error) = &request.error_detail {
+                    let _ = senders.lock().unwrap().0.send(error.message.clone());
+                } else if !request.response_nonce.is_empty() {
+                    let ack = (request.type_url.clone(), request.version_info.clone());
+                    let _ = senders.lock().unwrap().1.send(ack);
+                }
+                let names = request.resource_names.clone();
+                if subscribed.insert(request.type_url.clone(), names.clone()) != Some(names) {
+                    sent.remove(&request.type_url);
+                }
+            }
+            changed = watch.changed() => changed.unwrap(),
+        }
+        let all = watch.borrow_and_update().clone();
+        let version = hash(&all).to_string();
+        for type_url in subscribed.keys() {
+            let kind = ResourceType::from_type_url(type_url).unwrap();
+            let Some(resources) = all.get(&kind) else { continue };
+            let response = DiscoveryResponse {
+                version_info: version.clone(),
+                nonce: version.clone(),
+                type_url: type_url.clone(),
+                resources: resources.clone(),
+                ..DiscoveryResponse::default()
+            };
+            let bytes: Vec<u8> = resources.iter().flat_map(|any| any.value.clone()).collect();
+            if sent.get(type_url) != Some(&bytes) {
+                sent.insert(type_url.clone(), bytes);
+                call.responses.message(&response).await?;
+            }
+        }
+    }
+}
+
+fn start(server: &Server) -> (SocketAddr, daemon::drain::Drain, std::thread::JoinHandle<()>) {
+    let bootstrap = json!({
+        "node": {"id": "test", "cluster": "test"},
+        "dynamic_resources": {
+            "ads_config": {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [
+                {"envoy_grpc": {"cluster_name": "xds"}}]},
+            "cds_config": {"ads": {}, "resource_api_version": "V3"},
+            "lds_config": {"ads": {}, "resource_api_version": "V3"}},
+        "static_resources": {"clusters": [{
+            "name": "xds", "type": "STATIC",
+            "typed_extension_protocol_options": http2()["typed_extension_protocol_options"],
+            "load_assignment": {"cluster_name": "xds", "endpoints": [{"lb_endpoints": [
+                {"endpoint": {"address": {"pipe": {"path": server.path}}}}]}]}}]},
+    });
+    let bootstrap = envoy_api::json::from_json(bootstrap).unwrap();
+    let (sender, notices) = channel();
+    let sender = Mutex::new(sender);
+    let options = proxy::Options {
+        concurrency: Some(2),
+        drain_time: Duration::from_millis(300),
+        observer: Some(Arc::new(move |notice| {
+            let _ = sender.lock().unwrap().send(notice);
+        })),
+        ..proxy::Options::default()
+    };
+    let (drain, watch) = daemon::drain::Drain::new();
+    let thread = std::thread::spawn(move || proxy::run(bootstrap, options, watch).unwrap());
+    let mut address = None;
+    loop {
+        match notices.recv_timeout(PATIENCE).expect("the proxy does not become ready") {
+            Notice::Listening { address: at, .. } => address = Some(at),
+            Notice::Ready => return (address.unwrap(), drain, thread),
+            Notice::Admin(_) => {}
+        }
+    }
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    exchange(address, request.as_bytes())
+}
+
+#[test]
+fn warms_updates_and_refuses() {
+    let server = Server::start();
+    let (first, second) = (echo_upstream(), upstream(|mut stream, _| {
+        while read_request(&mut stream).is_some() {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond").unwrap();
+        }
+    }));
+    server.set_clusters(json!({}));
+    server.set_upstream(first);
+    server.set_routes("one");
+    server.set_listener(json!({}));
+    let (address, drain, thread) = start(&server);
+    assert!(get(address, "/x").contains("#0\nGET /x"));
+    assert!(get(address, "/direct").ends_with("one"));
+
+    // An idle connection outlives route and endpoint updates and sees them.
+    let mut kept = connect(address);
+    let mut ask = |path: &str, end: &str| {
+        kept.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+        read_until(&mut kept, end)
+    };
+    ask("/direct", "one");
+    server.set_routes("two");
+    server.wait_accepted(ResourceType::Route);
+    ask("/direct", "two");
+    server.set_upstream(second);
+    server.wait_accepted(ResourceType::Endpoint);
+    ask("/x", "second");
+
+    // A replaced filter chain: the next request on an open connection gets the new settings.
+    let denied = json!({"http_filters": [
+        {"name": "rbac", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+            "rules": {"action": "DENY", "policies": {"all": {
+                "permissions": [{"any": true}], "principals": [{"any": true}]}}}}},
+        {"name": "router", "typed_config": {"@type":
+            "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]});
+    server.set_listener(denied);
+    server.wait_accepted(ResourceType::Listener);
+    let answer = ask("/x", "RBAC: access denied");
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    server.set_listener(json!({}));
+    server.wait_accepted(ResourceType::Listener);
+
+    // What is refused is named, and what was in force stays.
+    server.set_clusters(json!({"lrs_server": {"ads": {}}}));
+    let refused = server.refused.recv_timeout(PATIENCE).unwrap();
+    assert!(refused.contains("cluster 'up'") && refused.contains("lrs_server"), "{refused}");
+    assert!(get(address, "/x").ends_with("second"));
+
+    // A removed listener closes its port.
+    server.set::<listener::Listener>(ResourceType::Listener, vec![]);
+    server.wait_accepted(ResourceType::Listener);
+    let mut rest = String::new();
+    let gone = std::net::TcpStream::connect(address)
+        .and_then(|mut stream| stream.read_to_string(&mut rest));
+    assert!(gone.is_err() || rest.is_empty(), "{rest}");
+    drain.start();
+    thread.join().unwrap();
+    server.runtime.shutdown_background();
+}
