@@ -21,6 +21,9 @@ pub fn root() -> Result<PathBuf, LocalError> {
         .ok_or_else(|| LocalError::refused("neither XDG_STATE_HOME nor HOME is set"))
 }
 
+/// The file with the MeshConfig.
+pub const MESH_CONFIG: &str = "mesh-config.json";
+
 /// One mesh's folder.
 #[derive(Debug, Clone)]
 pub struct StateDir {
@@ -76,7 +79,7 @@ impl StateDir {
     }
 
     pub fn mesh_config(&self) -> PathBuf {
-        self.path.join("mesh-config.json")
+        self.path.join(MESH_CONFIG)
     }
 
     pub fn root_certificate(&self) -> PathBuf {

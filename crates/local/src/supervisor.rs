@@ -33,7 +33,7 @@ use crate::platform::{ADDRESSES, Platform};
 use crate::pod::sidecar::MeshFacts;
 use crate::publisher::{Catalog, Publisher, SharedCatalog};
 use crate::services::{CONTROL_HOST, LocalService, wants_address};
-use crate::state_dir::{self, StateDir, SupervisorLock};
+use crate::state_dir::{self, MESH_CONFIG, StateDir, SupervisorLock};
 use control_process::{ControlOptions, ControlProcess, DISCOVERY_PORT};
 use gateways::Gateways;
 use outside::Outside;
@@ -162,13 +162,7 @@ impl Supervisor {
         program: PathBuf,
     ) -> Result<(), LocalError> {
         let state = self.platform.state.clone();
-        let desired = self.desired();
-        let mesh_config = desired
-            .settings
-            .mesh_config
-            .clone()
-            .unwrap_or_else(|| json!({}));
-        state.store("mesh-config.json", &mesh_config)?;
+        self.set_mesh_config(&self.desired())?;
         // The registry must be there before control asks for it: an empty one means no pods.
         let mut published = self.platform.published.clone();
         self.platform.board.changed();
@@ -209,6 +203,7 @@ impl Supervisor {
         let desired = manifest::read(folder, Some(&known.name))?;
         let warnings = desired.warnings.iter().map(ToString::to_string).collect();
         self.set_catalog(&desired)?;
+        self.set_mesh_config(&desired)?;
         self.gateways.set_settings(desired.settings.clone());
         *self.desired.lock().unwrap_or_else(PoisonError::into_inner) = desired.clone();
         self.bring_about(desired).await?;
@@ -227,6 +222,20 @@ impl Supervisor {
         }
         self.workloads.converge(wanted).await;
         self.gateways.refresh().await;
+        Ok(())
+    }
+
+    /// For the control plane, which watches the file, and for proxies started from now on.
+    fn set_mesh_config(&self, desired: &DesiredMesh) -> Result<(), LocalError> {
+        let config = desired.settings.mesh_config.clone();
+        let config = config.unwrap_or_else(|| json!({}));
+        self.platform.state.store(MESH_CONFIG, &config)?;
+        let mut known = self
+            .platform
+            .facts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.proxy_config = facts(desired).proxy_config;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_api::decode::{Decode, Decoder};
+use mesh_api::mesh_config::MeshConfig;
 use mesh_api::node::Span;
 use mesh_api::parse::yaml;
 use mesh_api::{Diagnostic, Reason, Severity, message};
@@ -54,6 +55,13 @@ pub fn parse(file: &str, text: &str, findings: &mut Vec<Diagnostic>) -> (String,
             allowed: problem.allowed,
             ..found
         });
+    }
+    if let Some(config) = node
+        .member("spec")
+        .and_then(|spec| spec.member("meshConfig"))
+    {
+        let checked = MeshConfig::from_node(file, config, "spec.meshConfig");
+        findings.extend(checked.err().unwrap_or_default());
     }
     let span_of = |key: &str| node.member(key).map_or(node.span, |member| member.span);
     let mut refuse = |key: &str, message: String| {
@@ -123,6 +131,19 @@ mod tests {
             "allowed: {texts:?}"
         );
         assert!(texts[1].contains("imagse"), "{texts:?}");
+    }
+
+    #[test]
+    fn a_mesh_config_is_checked_at_its_place() {
+        let text = "apiVersion: local.stolos.dev/v1alpha1\nkind: LocalMesh\n\
+                    metadata: {name: shop}\nspec:\n  meshConfig:\n    trustDomian: a\n";
+        let mut findings = Vec::new();
+        parse("stolos.yaml", text, &mut findings);
+        let text = findings.iter().map(ToString::to_string).collect::<String>();
+        assert!(
+            text.starts_with("stolos.yaml:6:5: error: spec.meshConfig.trustDomian"),
+            "{text}"
+        );
     }
 
     #[test]
