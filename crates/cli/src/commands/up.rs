@@ -184,6 +184,9 @@ async fn wait_until_ready(
                 print!("{}", table::text(&status));
                 return Ok(ExitCode::SUCCESS);
             }
+            if table::is_hopeless(&status) {
+                return Err(CliError::failed(table::waiting(&status)));
+            }
             last = Some(status);
         }
         if Instant::now() > deadline {

@@ -77,6 +77,15 @@ pub fn text(status: &MeshStatus) -> String {
     out
 }
 
+/// A container has ended again and again: waiting longer is of no use.
+pub fn is_hopeless(status: &MeshStatus) -> bool {
+    const RESTARTS: u32 = 3;
+    let loops = |one: &local::board::ContainerStatus| {
+        one.state == "CrashLoopBackOff" && one.restarts >= RESTARTS
+    };
+    status.pods.iter().any(|pod| pod.containers.values().any(loops))
+}
+
 /// What is not ready, and why.
 pub fn waiting(status: &MeshStatus) -> String {
     let pods = status.pods.iter().filter(|pod| !pod.ready).map(|pod| {
