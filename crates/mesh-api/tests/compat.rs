@@ -14,8 +14,11 @@ use mesh_api::performed::{WHOLE_KINDS, rows};
 const TITLE: &str = "\
 # What of Istio's API is in force
 
-Generated from the tables in `crates/mesh-api` by `cargo xtask golden`; a test compares. Every kind is read strictly and validated to Istio's rules. What is valid and not performed is said when it is
-applied: for kinds about traffic as a warning and the status `NotPerformed`; for security kinds the object is **refused**, because a condition that is ignored opens a door.
+Generated from the tables in `crates/mesh-api` by `cargo xtask golden`; a test compares.
+
+Every kind is read strictly and validated to Istio's rules. What is valid and not performed is
+said when it is applied: for kinds about traffic as a warning and the status `NotPerformed`; for
+security kinds the object is **refused**, because a condition that is ignored opens a door.
 ";
 
 #[test]

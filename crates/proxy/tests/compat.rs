@@ -8,8 +8,13 @@ use proxy::parse::compat::{Support, table};
 const TITLE: &str = "\
 # What of Envoy's API our proxy performs
 
-Generated from the parsers' own tables by `cargo xtask golden`; a test compares. **read**: parsed; values that are not performed are refused where they are read.
-**rejected**: setting it is an error that names the field (a NACK). **ignored**: accepted and without effect, for the reason given. A message that is not here is refused by its type.
+Generated from the parsers' own tables by `cargo xtask golden`; a test compares.
+
+* **read**: parsed; values that are not performed are refused where they are read.
+* **rejected**: setting it is an error that names the field (a NACK).
+* **ignored**: accepted and without effect, for the reason given.
+
+A message that is not here is refused by its type.
 ";
 
 #[test]
