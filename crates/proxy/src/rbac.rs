@@ -382,7 +382,7 @@ impl Principal {
 
 fn header(matcher: &HeaderMatcher, facts: &Facts<'_>) -> bool {
     // On a plain connection there are no headers; absence may be what is asked for.
-    matcher.matches(|name| facts.request.and_then(|head| head.header(name)))
+    matcher.matches(|name| facts.request.map(|head| head.values(name)).unwrap_or_default())
 }
 
 fn path_matches(matcher: &StringMatcher, facts: &Facts<'_>) -> bool {

@@ -287,7 +287,7 @@ impl RetryState {
         if !wanted.is_empty()
             && !wanted
                 .iter()
-                .any(|one| one.matches(|name| head.header(name)))
+                .any(|one| one.matches(|name| head.values(name)))
         {
             state.on = RetryOn::default();
         }
@@ -387,7 +387,7 @@ impl RetryState {
                 .policy
                 .retriable_headers
                 .iter()
-                .any(|one| one.matches(|name| response.header(name)))
+                .any(|one| one.matches(|name| response.values(name)))
         {
             return true;
         }

@@ -105,7 +105,7 @@ async fn main_task(
     refuse_sources(&bootstrap)?;
     let bootstrap = Arc::new(bootstrap);
     environment.stats.configure(bootstrap.stats.clone());
-    let workers = start_workers(count, &environment, &options)?;
+    let workers = start_workers(count, &environment, &bootstrap, &options)?;
     let (internal, mut internal_events) = mpsc::channel(QUEUED_REQUESTS);
     let senders = workers.iter().map(|worker| worker.commands.clone()).collect();
     let mut state = State::new(
@@ -181,12 +181,15 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 fn start_workers(
     count: usize,
     environment: &Environment,
+    bootstrap: &Bootstrap,
     options: &Options,
 ) -> Result<Vec<WorkerHandle>, ProxyError> {
     let settings = WorkerSettings {
         workers: count,
         drain_time: options.drain_time,
         environment: environment.clone(),
+        max_connections: bootstrap.max_downstream_connections,
+        connections: Arc::default(),
     };
     (0..count).map(|index| Ok(workers::start(index, settings.clone())?)).collect()
 }

@@ -134,6 +134,8 @@ pub struct State {
     ready: bool,
     draining: bool,
     started: Instant,
+    /// Listeners that could not be bound since somebody last asked.
+    bind_failures: Vec<String>,
 }
 
 impl State {
@@ -163,7 +165,13 @@ impl State {
             ready: false,
             draining: false,
             started: Instant::now(),
+            bind_failures: Vec::new(),
         }
+    }
+
+    /// What could not be bound, for the answer to whoever sent it.
+    pub fn take_bind_failures(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.bind_failures)
     }
 
     pub fn is_ready(&self) -> bool {

@@ -354,8 +354,8 @@ mod tests {
             (ResponseFlags::NO_ROUTE_FOUND, "NR", "NoRouteFound"),
             (
                 both,
-                "UF,URX",
-                "UpstreamConnectionFailure,UpstreamRetryLimitExceeded",
+                "URX,UF",
+                "UpstreamRetryLimitExceeded,UpstreamConnectionFailure",
             ),
         ] {
             assert_eq!(

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +47,9 @@ pub struct WorkerSettings {
     pub workers: usize,
     pub drain_time: Duration,
     pub environment: Environment,
+    /// Of the whole process; `None` = no limit.
+    pub max_connections: Option<u64>,
+    pub connections: Arc<AtomicU64>,
 }
 
 /// The main thread's end of a worker.
@@ -281,9 +285,13 @@ impl Worker {
                     Ok((stream, remote)) => {
                         let listener = worker.listeners.borrow().get(&owner).cloned();
                         let Some(listener) = listener else { return };
+                        let exempt = listener.entry.config.ignore_global_connection_limit;
+                        let Some(count) = worker.admit(exempt) else { continue };
                         let worker = worker.clone();
-                        let serve = crate::listener::serve(worker, listener, stream, remote);
-                        tokio::task::spawn_local(serve);
+                        tokio::task::spawn_local(async move {
+                            crate::listener::serve(worker, listener, stream, remote).await;
+                            drop(count);
+                        });
                     }
                     Err(error) => {
                         // Out of descriptors: give connections time to end.
@@ -294,6 +302,15 @@ impl Worker {
             }
         });
         self.acceptors.borrow_mut().entry(name).or_default().push(task.abort_handle());
+    }
+
+    /// A place among the process's connections; `None` when all are taken.
+    fn admit(&self, exempt: bool) -> Option<GlobalCount> {
+        let open = &self.settings.connections;
+        let before = open.fetch_add(1, Ordering::Relaxed);
+        let count = GlobalCount(open.clone());
+        let full = self.settings.max_connections.is_some_and(|most| before >= most);
+        (!full || exempt).then_some(count)
     }
 
     fn stop_accepting(&self, name: &str) {
@@ -357,6 +374,15 @@ impl Worker {
     /// Streams and TCP connections in flight.
     fn busy(&self) -> u64 {
         self.streams.get()
+    }
+}
+
+/// Counts a connection of the process while it lives.
+struct GlobalCount(Arc<AtomicU64>);
+
+impl Drop for GlobalCount {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

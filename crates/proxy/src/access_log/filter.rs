@@ -163,7 +163,7 @@ impl LogFilter {
             LogFilter::All(all) => all.iter().all(|one| one.holds(input, random)),
             LogFilter::Any(any) => any.iter().any(|one| one.holds(input, random)),
             LogFilter::Header(header) => {
-                header.matches(|name| input.request.and_then(|head| head.header(name)))
+                header.matches(|name| input.request.map(|head| head.values(name)).unwrap_or_default())
             }
             LogFilter::Flags(flags) if flags.is_empty() => !stream.response_flags.is_empty(),
             LogFilter::Flags(flags) => flags

@@ -476,7 +476,8 @@ fn request_header<'a>(
     name: &str,
 ) -> Option<Cow<'a, [u8]>> {
     if name.starts_with(':') || name == "host" || name == "upgrade" {
-        return head.header(name);
+        // What was no request has no method and no path.
+        return head.header(name).filter(|value| !value.is_empty());
     }
     if name == "x-envoy-original-path"
         && let Some(path) = head.headers.get(name)

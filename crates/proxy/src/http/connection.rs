@@ -107,8 +107,11 @@ fn current(session: &Session) -> Option<Arc<HttpConnectionManager>> {
     }
 }
 
-fn is_draining(session: &Session) -> bool {
-    session.worker.drain.is_draining() || session.chain.latest().drain.is_draining()
+fn is_draining(session: &Session, http: &HttpConnectionManager) -> bool {
+    let age = session.connection.start.elapsed();
+    let too_old = http.limits.max_connection_duration.is_some_and(|most| age >= most);
+    too_old
+        || session.worker.drain.is_draining() || session.chain.latest().drain.is_draining()
 }
 
 async fn serve_http1(session: Rc<Session>, transport: Transport, first: BytesMut) {
@@ -139,7 +142,7 @@ async fn serve_http1(session: Rc<Session>, transport: Transport, first: BytesMut
         served += 1;
         let most = http.limits.max_requests_per_connection;
         let last = most.is_some_and(|most| served >= u64::from(most));
-        let close = !request.keep_alive || last || is_draining(&session);
+        let close = !request.keep_alive || last || is_draining(&session, &http);
         reader.begin_body(request.body);
         let head_only = &request.head.method[..] == b"HEAD";
         // Envoy answers HTTP/1.0 in kind only where it accepts it.
@@ -310,6 +313,7 @@ async fn serve_http2(
     let active = Rc::new(Cell::new(0u32));
     let mut graceful = false;
     let idle = http.limits.idle_timeout;
+    let lifetime = http.limits.max_connection_duration;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -328,6 +332,11 @@ async fn serve_http2(
                 connection.abrupt_shutdown(h2::Reason::NO_ERROR);
                 let _ = poll_fn(|cx| connection.poll_closed(cx)).await;
                 return;
+            }
+            () = until_age(&session, lifetime), if !graceful => {
+                connection.graceful_shutdown();
+                graceful = true;
+                continue;
             }
             () = idle_for(idle, &active), if !graceful => {
                 connection.graceful_shutdown();
@@ -383,6 +392,16 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
+    }
+}
+
+async fn until_age(session: &Session, lifetime: Option<Duration>) {
+    match lifetime {
+        None => std::future::pending().await,
+        Some(most) => {
+            let left = most.saturating_sub(session.connection.start.elapsed());
+            tokio::time::sleep(left).await;
+        }
     }
 }
 

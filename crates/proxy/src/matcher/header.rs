@@ -1,4 +1,5 @@
-//! Envoy's HeaderMatcher: several values of a header are one, joined with `,`.
+//! Envoy's HeaderMatcher. Where a header comes several times, one value that fits is enough (and an
+//! inverted rule asks that none fits); a list within one value stays one value.
 
 use std::borrow::Cow;
 
@@ -88,20 +89,25 @@ impl HeaderMatcher {
         &self.name
     }
 
-    /// `find` gives the values of a header, joined.
-    pub fn matches<'a>(&self, find: impl FnOnce(&str) -> Option<Cow<'a, [u8]>>) -> bool {
-        let found = find(&self.name);
+    /// `find` gives the values of a header, in order.
+    pub fn matches<'a, V>(&self, find: impl FnOnce(&str) -> V) -> bool
+    where
+        V: IntoIterator<Item = Cow<'a, [u8]>>,
+    {
+        let mut values = find(&self.name).into_iter();
+        let first = values.next();
         if let Kind::Present(present) = self.kind {
-            let there = found.is_some() || self.missing_is_empty;
+            let there = first.is_some() || self.missing_is_empty;
             return (there == present) != self.invert;
         }
-        let value = match found {
+        let value = match first {
             Some(value) => value,
             None if self.missing_is_empty => Cow::Borrowed(&b""[..]),
             // A header that is not there matches nothing, inverted or not.
             None => return false,
         };
-        self.holds(&value) != self.invert
+        let any = self.holds(&value) || values.any(|value| self.holds(&value));
+        any != self.invert
     }
 
     fn holds(&self, value: &[u8]) -> bool {
@@ -118,10 +124,10 @@ impl HeaderMatcher {
 }
 
 /// All of them must match.
-pub fn all_match<'a>(
-    matchers: &[HeaderMatcher],
-    find: impl Fn(&str) -> Option<Cow<'a, [u8]>>,
-) -> bool {
+pub fn all_match<'a, V>(matchers: &[HeaderMatcher], find: impl Fn(&str) -> V) -> bool
+where
+    V: IntoIterator<Item = Cow<'a, [u8]>>,
+{
     matchers.iter().all(|matcher| matcher.matches(&find))
 }
 

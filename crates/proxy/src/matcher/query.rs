@@ -1,5 +1,5 @@
-//! Query parameters: looked up by their encoded name, first one wins, values compared decoded
-//! like Envoy's `parseAndDecodeQueryString`.
+//! Query parameters: the first one wins; matchers compare them as they came, like Envoy's
+//! `parseQueryString`, hashes decode them.
 
 use std::borrow::Cow;
 
@@ -45,21 +45,31 @@ impl QueryMatcher {
     }
 
     pub fn matches(&self, query: Option<&[u8]>) -> bool {
-        let value = query.and_then(|query| find(query, &self.name));
+        let value = query.and_then(|query| find_raw(query, &self.name));
         match &self.kind {
             Kind::Present(present) => value.is_some() == *present,
-            Kind::Text(text) => value.is_some_and(|value| text.matches(&value)),
+            Kind::Text(text) => value.is_some_and(|value| text.matches(value)),
         }
     }
+}
+
+fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memchr(b'=', pair) {
+        Some(at) => (&pair[..at], &pair[at + 1..]),
+        None => (pair, &b""[..]),
+    }
+}
+
+/// The first value of a parameter as it came.
+fn find_raw<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut pairs = query.split(|byte| *byte == b'&').map(split_pair);
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 /// The first value of a parameter, percent-decoded.
 pub fn find<'a>(query: &'a [u8], name: &[u8]) -> Option<Cow<'a, [u8]>> {
     query.split(|byte| *byte == b'&').find_map(|pair| {
-        let (key, value) = match memchr::memchr(b'=', pair) {
-            Some(at) => (&pair[..at], &pair[at + 1..]),
-            None => (pair, &b""[..]),
-        };
+        let (key, value) = split_pair(pair);
         (*percent_decode(key) == *name).then(|| percent_decode(value))
     })
 }

@@ -105,7 +105,7 @@ impl Criteria {
     ) -> bool {
         self.path_matches(head, path.0)
             && self.fraction.is_none_or(|fraction| fraction.holds(random))
-            && all_match(&self.headers, |name| head.header(name))
+            && all_match(&self.headers, |name| head.values(name))
             && self.query.iter().all(|one| one.matches(head.query()))
             && (!self.grpc || head.is_grpc())
             && self.tls_matches(stream)

@@ -25,7 +25,11 @@ impl Selected {
         };
         let grpc = head.is_grpc();
         let grpc_header = head.headers.get("grpc-timeout").and_then(grpc_timeout);
-        let mut global = forward.timeout.unwrap_or(ZERO);
+        // A limit for the whole stream takes the place of the route's timeout.
+        let mut global = match forward.max_stream {
+            Some(_) => ZERO,
+            None => forward.timeout.unwrap_or(ZERO),
+        };
         let new_style = forward
             .max_stream
             .as_ref()
@@ -83,6 +87,16 @@ impl Selected {
 }
 
 impl Timeouts {
+    /// What is left of them once `elapsed` is gone; a try never gets more than the whole.
+    pub fn after(&self, elapsed: Duration) -> Timeouts {
+        let global = self.global.map(|global| global.saturating_sub(elapsed));
+        let per_try = match (self.per_try, global) {
+            (Some(per_try), Some(global)) => Some(per_try.min(global)),
+            (per_try, _) => per_try,
+        };
+        Timeouts { global, per_try, ..*self }
+    }
+
     /// Tells the upstream how long we wait: `x-envoy-expected-rq-timeout-ms` (unless Envoy's
     /// headers are suppressed), and `grpc-timeout` where the request is gRPC with a limit.
     pub fn announce(&self, head: &mut RequestHead, suppress: bool, rewrite_grpc: bool) {

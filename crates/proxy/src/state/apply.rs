@@ -36,6 +36,7 @@ impl State {
             _ => {}
         }
         self.progress().await;
+        problems.extend(self.take_bind_failures());
         if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
     }
 

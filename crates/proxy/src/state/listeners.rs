@@ -140,8 +140,15 @@ impl State {
             match bind(&entry.config, self.workers.len()) {
                 Ok(sockets) => sockets,
                 Err(error) => {
-                    tracing::error!(listener = %name, %error, "cannot listen");
-                    self.listeners.remove(name);
+                    let addresses: Vec<String> =
+                        entry.config.addresses.iter().map(Address::to_string).collect();
+                    let addresses = addresses.join(", ");
+                    tracing::error!(listener = %name, %error, addresses, "cannot listen");
+                    self.bind_failures
+                        .push(format!("listener '{name}': cannot bind '{addresses}': {error}"));
+                    if state.active.is_none() {
+                        self.listeners.remove(name);
+                    }
                     return;
                 }
             }

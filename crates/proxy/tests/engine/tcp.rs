@@ -50,3 +50,46 @@ fn no_upstream_closes_the_connection() {
     let mut stream = connect(proxy.address("tcp"));
     assert_eq!(stream.read(&mut [0; 8]).unwrap_or(0), 0);
 }
+
+#[test]
+fn a_restored_destination_finds_its_listener_and_its_host() {
+    let up = upstream(|mut stream, _| {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        stream.write_all(&all).unwrap();
+    });
+    let (other, port) = (tcp_upstream("other"), up.port());
+    let proxy_protocol = json!([{"name": "pp", "typed_config": {"@type":
+        "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"}}]);
+    // The wildcard listener of a port that nothing binds, and the catch-all that hands over to it.
+    let mut by_port = tcp_listener("original");
+    by_port["name"] = json!("by-port");
+    by_port["address"] = address(format!("0.0.0.0:{port}").parse().unwrap());
+    by_port["bind_to_port"] = json!(false);
+    let mut virtual_listener = tcp_listener("other");
+    virtual_listener["name"] = json!("virtual");
+    virtual_listener["use_original_dst"] = json!(true);
+    virtual_listener["listener_filters"] = proxy_protocol;
+    let clusters = json!([
+        cluster("other", other, json!({})),
+        {"name": "original", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"},
+    ]);
+    let listeners = json!([virtual_listener, by_port]);
+    let proxy = Proxy::start(json!({"listeners": listeners, "clusters": clusters}), 1);
+    for (destination, want) in [(format!("127.0.0.1 {port}"), "hi"), ("127.0.0.1 1".into(), "other")] {
+        let (ip, port) = destination.split_once(' ').unwrap();
+        let mut stream = connect(proxy.address("virtual"));
+        stream.write_all(format!("PROXY TCP4 9.9.9.9 {ip} 1 {port}\r\nhi").as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut got = String::new();
+        stream.read_to_string(&mut got).unwrap();
+        assert_eq!(got, want, "{destination}");
+    }
+}
+
+fn tcp_upstream(answer: &'static str) -> std::net::SocketAddr {
+    upstream(move |mut stream, _| {
+        let _ = stream.read_to_end(&mut Vec::new());
+        stream.write_all(answer.as_bytes()).unwrap();
+    })
+}

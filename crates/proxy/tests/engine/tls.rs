@@ -7,20 +7,20 @@ use serde_json::{Value, json};
 
 use crate::harness::*;
 
-struct Certificates {
+pub struct Certificates {
     authority: Authority,
     now: jiff::Timestamp,
 }
 
 impl Certificates {
-    fn new() -> Certificates {
+    pub fn new() -> Certificates {
         let now = jiff::Timestamp::now();
         let authority = Authority::create(&TrustDomain::new("cluster.local").unwrap(), now).unwrap();
         Certificates { authority, now }
     }
 
     /// `common_tls_context` of a workload that trusts the authority and these peers.
-    fn context(&self, account: &str, peers: Value, alpn: Value) -> Value {
+    pub fn context(&self, account: &str, peers: Value, alpn: Value) -> Value {
         let id: SpiffeId = format!("spiffe://cluster.local/ns/a/sa/{account}").parse().unwrap();
         let key = Key::generate().unwrap();
         let csr = pki::csr::create(&key, &id).unwrap();

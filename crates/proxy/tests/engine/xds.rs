@@ -267,3 +267,57 @@ fn warms_updates_and_refuses() {
     thread.join().unwrap();
     server.runtime.shutdown_background();
 }
+
+#[test]
+fn secrets_come_over_their_own_stream_and_are_replaced_in_place() {
+    use crate::tls::Certificates;
+    let server = Server::start();
+    let (old, new) = (Certificates::new(), Certificates::new());
+    let secrets = |certificates: &Certificates| {
+        let context = certificates.context("server", json!([]), json!(["http/1.1"]));
+        server.set::<envoy_api::tls::Secret>(ResourceType::Secret, vec![
+            json!({"name": "default", "tls_certificate": context["tls_certificates"][0]}),
+            json!({"name": "ROOTCA", "validation_context": {
+                "trusted_ca": context["validation_context"]["trusted_ca"]}}),
+        ]);
+    };
+    secrets(&old);
+    let sds = |name: &str| json!({"name": name, "sds_config": {
+        "resource_api_version": "V3", "initial_fetch_timeout": "0s",
+        "api_config_source": {"api_type": "GRPC", "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}]}}});
+    let listener = json!({"name": "https", "address": any_port(), "filter_chains": [{
+        "filters": [hcm(json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]),
+            json!({}))],
+        "transport_socket": {"name": "tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "require_client_certificate": true,
+            "common_tls_context": {
+                "tls_certificate_sds_secret_configs": [sds("default")],
+                "combined_validation_context": {"default_validation_context": {},
+                    "validation_context_sds_secret_config": sds("ROOTCA")}}}}}]});
+    let sds_cluster = json!({"name": "sds-grpc",
+        "typed_extension_protocol_options": http2()["typed_extension_protocol_options"],
+        "load_assignment": {"cluster_name": "sds-grpc", "endpoints": [{"lb_endpoints": [
+            {"endpoint": {"address": {"pipe": {"path": server.path}}}}]}]}});
+    let proxy = Proxy::start(json!({"listeners": [listener], "clusters": [sds_cluster]}), 1);
+    let ask = |certificates: &Certificates| {
+        let context = certificates.context("client", json!([]), json!(["http/1.1"]));
+        let up = cluster("up", proxy.address("https"), json!({"transport_socket": {
+            "name": "tls", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "common_tls_context": context}}}));
+        let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "up"}}]);
+        let listener = http_listener(routes, json!({}));
+        let client = Proxy::start(json!({"listeners": [listener], "clusters": [up]}), 1);
+        get(client.address("http"), "/")
+    };
+    assert!(ask(&old).starts_with("HTTP/1.1 200"), "the first secrets");
+    assert!(ask(&new).starts_with("HTTP/1.1 503"), "another authority");
+    secrets(&new);
+    server.wait_accepted(ResourceType::Secret);
+    assert!(ask(&new).starts_with("HTTP/1.1 200"), "the new secrets, without a new listener");
+    assert!(ask(&old).starts_with("HTTP/1.1 503"), "the old authority is gone");
+    drop(proxy);
+    server.runtime.shutdown_background();
+}

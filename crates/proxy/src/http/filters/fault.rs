@@ -91,7 +91,7 @@ impl Config {
         if !self.upstream_cluster.is_empty() && cluster != Some(&self.upstream_cluster) {
             return false;
         }
-        if !all_match(&self.headers, |name| head.header(name)) {
+        if !all_match(&self.headers, |name| head.values(name)) {
             return false;
         }
         let node = head.headers.get_str("x-envoy-downstream-service-node");

@@ -71,6 +71,9 @@ pub fn apply(
         let client = info.client.ip().to_string();
         head.headers.set("x-envoy-external-address", client.as_bytes());
     }
+    if config.add_user_agent && !head.headers.contains("user-agent") {
+        head.headers.append("user-agent", b"envoy");
+    }
     if config.append_x_forwarded_port && !head.headers.contains("x-forwarded-port") {
         let port = info.downstream.local.port().to_string();
         head.headers.append("x-forwarded-port", port.as_bytes());

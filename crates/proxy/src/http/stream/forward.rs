@@ -138,7 +138,7 @@ impl Stream {
             || !forward.mirrors.is_empty();
         let limit = if keeps { selected.route.buffer_limit.unwrap_or(DEFAULT_REPLAY) } else { 0 };
         let mut body = RequestBody::new(limit, ended);
-        let mut timers = Timers::new(&timeouts, self.stream_idle(forward));
+        let mut timers = Timers::new(&timeouts, self.stream_idle(forward), &self.http);
         if self.expects_continue && !self.http.proxy_100_continue {
             self.downstream.send_continue();
         }

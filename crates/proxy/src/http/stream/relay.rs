@@ -19,6 +19,7 @@ use crate::http::exchange::{Answer, Exchange};
 use crate::http::local_reply::RequestError;
 use crate::http::replay::{HIGH_WATER, RequestBody, Side};
 use crate::http::request::ResponseHead;
+use crate::parse::http_connection_manager::HttpConnectionManager;
 use crate::retry::ResetReason;
 use crate::route::{Selected, Timeouts};
 use crate::stream_info::ResponseFlags;
@@ -66,17 +67,25 @@ pub(super) struct Timers {
     per_try_idle: Timer,
     idle: Timer,
     duration: Timer,
+    /// Until the whole request is here.
+    request: Timer,
 }
 
 impl Timers {
-    pub(super) fn new(timeouts: &Timeouts, idle: Option<Duration>) -> Timers {
+    pub(super) fn new(
+        timeouts: &Timeouts,
+        idle: Option<Duration>,
+        http: &HttpConnectionManager,
+    ) -> Timers {
         let mut timers = Timers {
             global: Timer::new(timeouts.global),
             per_try: Timer::new(timeouts.per_try),
             per_try_idle: Timer::new(timeouts.per_try_idle),
             idle: Timer::new(idle),
-            duration: Timer::new(timeouts.max_stream),
+            duration: Timer::new(timeouts.max_stream.or(http.limits.max_stream_duration)),
+            request: Timer::new(http.request_timeout),
         };
+        timers.request.arm();
         timers.idle.arm();
         timers.duration.arm();
         timers
@@ -89,12 +98,16 @@ impl Timers {
 
     /// The whole request is with the upstream: now the route's timeouts count.
     fn request_complete(&mut self) {
+        self.request.disarm();
         self.global.arm();
         self.per_try.arm();
         self.per_try_idle.arm();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, request_complete: bool) -> Poll<RequestError> {
+        if self.request.poll(cx).is_ready() {
+            return Poll::Ready(RequestError::RequestTimeout);
+        }
         if self.duration.poll(cx).is_ready() {
             return Poll::Ready(RequestError::MaxDuration { request_complete });
         }
