@@ -46,7 +46,13 @@ impl Renewal {
 
     /// One certificate, however long it takes; gives the time until the next.
     async fn renew(&self, publisher: &Publisher) -> Duration {
-        let mut back_off = BackOff::new(Duration::from_millis(100), Duration::from_secs(5));
+        // A pod that waits for its first certificate cannot start; the others have hours.
+        let last = if publisher.0.borrow().is_some() {
+            10
+        } else {
+            1
+        };
+        let mut back_off = BackOff::new(Duration::from_millis(100), Duration::from_secs(last));
         loop {
             let current = publisher.0.borrow().clone();
             let issued =

@@ -89,7 +89,7 @@ impl Relay {
             responses: call.responses,
             tracker: Tracker::new(mode, self.names.is_some()),
         };
-        let mut back_off = BackOff::new(Duration::from_millis(50), Duration::from_secs(5));
+        let mut back_off = BackOff::new(Duration::from_millis(50), Duration::from_secs(2));
         // The proxy speaks first: without its node there is nothing to announce.
         let Some(first) = session.requests.next().await? else {
             return Ok(());
