@@ -72,6 +72,16 @@ struct TypeState {
     held: BTreeMap<String, String>,
     /// Names in the last response (state of the world), to see what vanished.
     seen: BTreeSet<String>,
+    /// Names that the server may think we ask for. State of the world: a request whose nonce came
+    /// too late does not count, only acknowledgements are sure to.
+    told: BTreeSet<String>,
+    /// Names that were given up and are wanted again before the server was told: it still thinks
+    /// that we have them, so it must be told both.
+    again: BTreeSet<String>,
+    /// State of the world: both have been told since the last response.
+    asked_again: bool,
+    /// Updates that were handed out and neither accepted nor rejected yet.
+    unanswered: usize,
     /// State of the world: the version last accepted and the nonce last acknowledged.
     version: String,
     nonce: String,
@@ -112,10 +122,15 @@ impl Client {
             announced: None,
             held: BTreeMap::new(),
             seen: BTreeSet::new(),
+            told: BTreeSet::new(),
+            again: BTreeSet::new(),
+            asked_again: false,
+            unanswered: 0,
             version: String::new(),
             nonce: String::new(),
         });
         state.held.retain(|name, _| interest.covers(name));
+        state.note_again(&interest);
         state.interest = interest;
     }
 
@@ -127,6 +142,8 @@ impl Client {
         self.acknowledgements.clear();
         for state in self.types.values_mut() {
             state.announced = None;
+            state.again.clear();
+            state.told.clear();
             state.nonce.clear();
         }
     }
@@ -157,7 +174,7 @@ impl Client {
         Some(request)
     }
 
-    /// Reads one response of the stream.
+    /// Reads one response of the stream. Every update must be accepted or rejected.
     pub fn received(&mut self, message: Bytes) -> Result<Update, ClientError> {
         let response = match self.mode {
             Mode::Delta => decode_delta(message)?,
@@ -185,6 +202,11 @@ impl Client {
             removed = vanished.into_iter().cloned().collect();
             state.seen = now;
         }
+        for resource in &response.resources {
+            state.again.remove(&resource.name);
+        }
+        state.asked_again = false;
+        state.unanswered += 1;
         Ok(Update {
             kind,
             added: response.resources,
@@ -224,6 +246,9 @@ impl Client {
     }
 
     fn answer(&mut self, update: &Update, error: Option<String>) {
+        if let Some(state) = self.types.get_mut(&update.kind) {
+            state.unanswered = state.unanswered.saturating_sub(1);
+        }
         if self.connected && update.stream == self.stream {
             self.acknowledgements.push_back(Acknowledgement {
                 type_url: update.kind.type_url().to_owned(),
@@ -256,9 +281,12 @@ impl Client {
         let kind = ResourceType::from_type_url(&type_url);
         if let Some(state) = kind.and_then(|kind| self.types.get_mut(&kind)) {
             state.nonce = nonce;
-            state.announced = Some(state.interest.clone());
+            // A request before may have been too late to count, so both are told again.
+            let interest = state.interest.without(&state.again);
+            request.resource_names = interest.full_names();
+            state.told = request.resource_names.iter().cloned().collect();
+            state.announced = Some(interest);
             request.version_info.clone_from(&state.version);
-            request.resource_names = state.interest.full_names();
         }
         request.type_url = type_url;
         Request::Full(request)
@@ -274,6 +302,20 @@ impl Client {
 }
 
 impl TypeState {
+    fn note_again(&mut self, interest: &Interest) {
+        let (Interest::Names(old), Interest::Names(new)) = (&self.interest, interest) else {
+            self.again.clear();
+            return;
+        };
+        self.again.retain(|name| new.contains(name));
+        let again = new.difference(old).filter(|name| self.told.contains(*name));
+        let again: Vec<String> = again.cloned().collect();
+        if !again.is_empty() {
+            self.asked_again = false;
+            self.again.extend(again);
+        }
+    }
+
     fn announce_delta(&mut self, kind: ResourceType) -> Option<DeltaDiscoveryRequest> {
         let mut request = DeltaDiscoveryRequest {
             type_url: kind.type_url().to_owned(),
@@ -281,33 +323,49 @@ impl TypeState {
         };
         match &self.announced {
             None if self.interest.is_nothing() => return None,
+            // An update of the stream before is still being looked at: what is held, and must be
+            // announced now, is known when it is answered.
+            None if self.unanswered > 0 => return None,
             None => {
                 // The old spelling of the wildcard, no name at all, is understood by every server.
                 request.resource_names_subscribe = self.interest.full_names();
                 request.initial_resource_versions = self.held.clone();
             }
-            Some(announced) if *announced == self.interest => return None,
+            Some(announced) if *announced == self.interest && self.again.is_empty() => return None,
             Some(announced) => {
                 let (old, new) = (announced.delta_names(), self.interest.delta_names());
-                request.resource_names_subscribe = new.difference(&old).cloned().collect();
+                // A name that is subscribed to is answered, whatever the server thinks we have.
+                let mut names = std::mem::take(&mut self.again);
+                names.extend(new.difference(&old).cloned());
+                request.resource_names_subscribe = names.into_iter().collect();
                 request.resource_names_unsubscribe = old.difference(&new).cloned().collect();
             }
         }
+        self.told = self.interest.full_names().into_iter().collect();
         self.announced = Some(self.interest.clone());
         Some(request)
     }
 
     fn announce_full(&mut self, kind: ResourceType) -> Option<DiscoveryRequest> {
         let is_new = self.announced.is_none();
-        if is_new && self.interest.is_nothing() || self.announced.as_ref() == Some(&self.interest) {
+        let is_told = self.announced.as_ref() == Some(&self.interest);
+        let give_up = is_told && !self.again.is_empty() && !self.asked_again;
+        if is_new && self.interest.is_nothing() || is_told && !give_up {
             return None;
         }
-        self.announced = Some(self.interest.clone());
+        let interest = match give_up {
+            true => self.interest.without(&self.again),
+            false => self.interest.clone(),
+        };
+        self.asked_again = !give_up;
+        let resource_names = interest.full_names();
+        self.told.extend(resource_names.iter().cloned());
+        self.announced = Some(interest);
         Some(DiscoveryRequest {
             type_url: kind.type_url().to_owned(),
             version_info: self.version.clone(),
             response_nonce: self.nonce.clone(),
-            resource_names: self.interest.full_names(),
+            resource_names,
             ..Default::default()
         })
     }

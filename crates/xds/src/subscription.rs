@@ -20,6 +20,14 @@ impl Interest {
         }
     }
 
+    /// The same but for these names.
+    pub(crate) fn without(&self, names: &BTreeSet<String>) -> Interest {
+        match self {
+            Interest::Wildcard => Interest::Wildcard,
+            Interest::Names(all) => Interest::Names(all.difference(names).cloned().collect()),
+        }
+    }
+
     /// Whether nothing is wanted.
     pub fn is_nothing(&self) -> bool {
         matches!(self, Interest::Names(names) if names.is_empty())

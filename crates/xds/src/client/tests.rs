@@ -142,7 +142,16 @@ fn delta_stream_with_reconnect() {
     let eds = ResourceType::Endpoint;
     let update = respond(&mut client, "3", &[resource(eds, "b", "7")], &[]);
     client.disconnected();
+    client.connected();
+    let want = [r#"CDS + - {"a": "1", "b": "1"} n: node"#];
+    assert_eq!(
+        script(&mut client),
+        want,
+        "EDS waits until its last update is answered"
+    );
     client.accept(&update);
+    assert_eq!(script(&mut client), [r#"EDS +b,c - {"b": "7"} n:"#]);
+    client.disconnected();
     client.connected();
     let want = [
         r#"CDS + - {"a": "1", "b": "1"} n: node"#,
@@ -247,4 +256,28 @@ fn refuses_types_that_it_did_not_ask_for() {
             .replace(", which was", " was")
     });
     assert_eq!(script(&mut client), want);
+}
+
+#[test]
+fn what_was_given_up_and_is_wanted_again_is_asked_for_again() {
+    for (mode, want) in [
+        (Mode::Delta, vec!["EDS +a - {} n:"]),
+        (
+            Mode::StateOfTheWorld,
+            vec!["EDS =b v1 n:1", "EDS =a,b v1 n:1"],
+        ),
+    ] {
+        let mut client = client(mode);
+        let eds = ResourceType::Endpoint;
+        client.subscribe(eds, names(&["a", "b"]));
+        client.connected();
+        script(&mut client);
+        let update = respond(&mut client, "1", &[resource(eds, "a", "1")], &[]);
+        client.accept(&update);
+        script(&mut client);
+        client.subscribe(eds, names(&["b"]));
+        client.subscribe(eds, names(&["a", "b"]));
+        assert_eq!(script(&mut client), want, "{mode:?}");
+        assert!(script(&mut client).is_empty(), "{mode:?}: once");
+    }
 }

@@ -173,9 +173,11 @@ impl Task {
         self.deliver(Event::Connected).await?;
         while let Some(message) = responses.next().await? {
             *answered = true;
+            // The place first: an update that the client has counted must not get lost.
+            let place = self.events.reserve().await.map_err(|_| nobody_listens())?;
             let update = self.shared.client().received(message);
             match update {
-                Ok(update) => self.deliver(Event::Update(update)).await?,
+                Ok(update) => place.send(Event::Update(update)),
                 Err(ClientError::Unasked(type_url)) => {
                     tracing::warn!(%type_url, "resources of a type that was not subscribed to");
                     self.shared.changed.notify_one();
@@ -187,11 +189,12 @@ impl Task {
     }
 
     async fn deliver(&self, event: Event) -> Result<(), Status> {
-        self.events
-            .send(event)
-            .await
-            .map_err(|_| Status::unavailable("nobody listens"))
+        self.events.send(event).await.map_err(|_| nobody_listens())
     }
+}
+
+fn nobody_listens() -> Status {
+    Status::unavailable("nobody listens")
 }
 
 /// Between half and all of the duration: many clients must not return at the same instant.

@@ -1,5 +1,7 @@
 //! Scripted streams: what the server writes after each request and generation.
 
+mod convergence;
+
 use super::*;
 use envoy_api::cluster::Cluster;
 use envoy_api::cluster::cluster::ClusterDiscoveryType;

@@ -86,6 +86,10 @@ pub(super) struct TypeState {
     clean: u64,
     pub last_nonce: String,
     keep_bodies: bool,
+    /// State of the world: the set that was refused before any was accepted on this stream. What
+    /// the client holds is not known then, so nothing may be left out to find the culprit.
+    refused_set: Option<String>,
+    is_known: bool,
 }
 
 impl TypeState {
@@ -107,6 +111,8 @@ impl TypeState {
             clean: 0,
             last_nonce: String::new(),
             keep_bodies: false,
+            refused_set: None,
+            is_known: true,
         }
     }
 
@@ -143,6 +149,7 @@ impl TypeState {
         state.wildcard = names.is_empty() && kind.is_wildcard() || names.contains("*");
         state.must_answer = state.wildcard;
         state.keep_bodies = true;
+        state.is_known = !state.wildcard;
         state.forced.clone_from(&names);
         state.names = names;
         state
@@ -302,6 +309,7 @@ impl TypeState {
 
     fn accepted(&mut self, in_flight: InFlight) -> Acknowledged {
         let (mut new, mut replaced) = (Vec::new(), Vec::new());
+        self.is_known = true;
         for name in &in_flight.removed {
             self.held.remove(name);
             self.rejected.remove(name);
@@ -348,36 +356,39 @@ impl TypeState {
             ..
         } = in_flight;
         for name in removed {
-            self.held.remove(&name);
+            // Refused for the sake of a resource beside it: it is removed again. Refused alone:
+            // asking once more would change nothing.
+            if resources.is_empty() {
+                self.held.remove(&name);
+            } else if !self.held.contains_key(&name) && self.covers(&name) {
+                self.forced.insert(name);
+            }
         }
-        let resources: Vec<Resource> = resources
-            .into_iter()
-            .filter(|resource| self.covers(&resource.name))
-            .collect();
+        if !self.is_known {
+            self.refused_set = Some(version_of(&resources));
+        }
         let (mut unchanged, mut changed): (Vec<Resource>, Vec<Resource>) = resources
             .into_iter()
             .partition(|resource| self.is_held(resource));
         if changed.is_empty() && unchanged.len() == 1 {
             changed.append(&mut unchanged);
         }
-        if changed.len() == 1 {
-            for Resource { name, version, .. } in changed {
-                self.suspects.retain(|suspect| *suspect != name);
+        let is_culprit = changed.len() == 1 || !self.is_known;
+        // What was unsubscribed meanwhile was sent all the same: it may be the culprit.
+        changed.retain(|resource| self.covers(&resource.name));
+        for Resource { name, version, .. } in changed {
+            self.suspects.retain(|suspect| *suspect != name);
+            if is_culprit {
                 let message = message.clone();
-                self.rejected.insert(
-                    name,
-                    Rejection {
-                        version,
-                        generation,
-                        message,
-                    },
-                );
+                let rejection = Rejection {
+                    version,
+                    generation,
+                    message,
+                };
+                self.rejected.insert(name, rejection);
+            } else {
+                self.suspects.push_back(name);
             }
-        } else {
-            let new = changed.into_iter().map(|resource| resource.name);
-            let known: BTreeSet<String> = self.suspects.iter().cloned().collect();
-            self.suspects
-                .extend(new.filter(|name| !known.contains(name)));
         }
         // What the client did with the good part of a refused response is not known: it is
         // diffed again (and, while there are suspects, sent one by one).

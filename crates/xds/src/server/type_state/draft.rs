@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use envoy_api::{Resource, ResourceType};
 
-use super::{Dirty, Held, TypeState};
+use super::{Dirty, Held, TypeState, version_of};
 use crate::Mode;
 use crate::server::Source;
 
@@ -126,6 +126,10 @@ impl TypeState {
             let is_settled = self.is_held(resource) || self.is_pinned(resource);
             self.forced.contains(&resource.name) || !is_settled
         };
+        if !self.is_known {
+            let is_refused = self.refused_set == Some(version_of(&resources));
+            return (!is_refused).then_some(Draft { resources, removed });
+        }
         if mode == Mode::StateOfTheWorld && self.wildcard {
             let changed = resources.iter().any(is_new) || !removed.is_empty();
             let resources =
