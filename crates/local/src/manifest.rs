@@ -95,7 +95,16 @@ pub fn read(folder: &Path, name: Option<&str>) -> Result<DesiredMesh, LocalError
     })?;
     let (own_name, settings) = settings::parse(&path.to_string_lossy(), &text, &mut findings);
     let mut objects = Vec::new();
-    for path in manifest_files(folder)? {
+    let mut paths = manifest_files(folder)?;
+    for included in &settings.include {
+        let path = folder.join(included);
+        paths.extend(if path.is_dir() {
+            manifest_files(&path)?
+        } else {
+            vec![path]
+        });
+    }
+    for path in paths {
         let text = fs::read_to_string(&path)
             .map_err(|error| LocalError::system(&format!("read {}", path.display()), error))?;
         let options = ParseOptions {
@@ -131,7 +140,7 @@ pub fn read(folder: &Path, name: Option<&str>) -> Result<DesiredMesh, LocalError
 }
 
 /// The folder's own files in the order of their names; folders below it (rules to apply by hand)
-/// are not read.
+/// are read only if `include` names them.
 fn manifest_files(folder: &Path) -> Result<Vec<PathBuf>, LocalError> {
     let entries = fs::read_dir(folder)
         .map_err(|error| LocalError::system(&format!("read {}", folder.display()), error))?;

@@ -221,6 +221,28 @@ fn bookinfo_is_complete() {
 }
 
 #[test]
+fn bookinfo_has_more_versions_to_include() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/bookinfo");
+    let settings = std::fs::read_to_string(folder.join("stolos.yaml")).unwrap();
+    let versions = folder.join("versions").canonicalize().unwrap();
+    let accounts = std::fs::read_to_string(folder.join("details.yaml")).unwrap();
+    let more = std::fs::read_to_string(folder.join("ratings.yaml")).unwrap();
+    let include = format!("include: ['{}']", versions.display());
+    let settings = settings.replace("include: []", &include);
+    let mesh = mesh_with(&settings, &format!("{accounts}---\n{more}"));
+    let mesh = mesh.unwrap_or_else(|error| panic!("{error}"));
+    let names: Vec<&str> = mesh.workloads.iter().map(|one| one.name.as_str()).collect();
+    for want in [
+        "details-v2",
+        "ratings-v2",
+        "ratings-v2-mysql",
+        "ratings-v2-mysql-vm",
+    ] {
+        assert!(names.contains(&want), "{want} in {names:?}");
+    }
+}
+
+#[test]
 fn istios_own_bookinfo_runs_with_our_settings() {
     let data = std::env::var_os("STOLOS_TESTDATA").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata"),

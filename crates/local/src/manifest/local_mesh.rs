@@ -15,6 +15,8 @@ message! {
     pub struct LocalMesh {
         /// Commands that run in the folder before the start; `--no-build` skips them.
         build: Vec<Vec<String>>,
+        /// Files, or folders of files, that are read besides the folder's own.
+        include: Vec<String>,
         images: Vec<ImageRule>,
         proxy: ProxyChoice,
         /// The real Envoy's path; unset: found on PATH or in the cache folder.

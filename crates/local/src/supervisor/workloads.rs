@@ -330,17 +330,20 @@ impl Set {
     /// Ends the pods from `first` on, all at once.
     async fn stop_from(&mut self, first: u32, release: bool) {
         let surplus = self.places.split_off(&first);
-        let stops: Vec<Task<String>> = surplus
-            .into_values()
-            .map(|placed| {
-                tasks::spawn("pod-stop", async move {
+        let stops: Vec<(bool, Task<String>)> = surplus
+            .into_iter()
+            .map(|(index, placed)| {
+                // The next start begins with turn 0: the name of a later turn does not come back.
+                let is_replacement = self.turns.get(&index).is_some_and(|turn| *turn > 0);
+                let stop = tasks::spawn("pod-stop", async move {
                     let key = placed.pod.spec.key();
                     placed.pod.stop().await;
                     key
-                })
+                });
+                (release || is_replacement, stop)
             })
             .collect();
-        for stop in stops {
+        for (release, stop) in stops {
             if let (Ok(key), true) = (stop.await, release) {
                 self.release(&key);
             }
