@@ -2,6 +2,8 @@
 //! simulation set, caching.
 #![allow(clippy::unwrap_used)] // everything here is test code
 
+#[path = "cases/access.rs"]
+mod access;
 #[path = "cases/authz.rs"]
 mod authz;
 #[path = "cases/bookinfo.rs"]

@@ -222,7 +222,9 @@ impl Builder<'_> {
             let http = self.http_chain(&name, table, entry.http);
             let sniffed = std::mem::take(&mut entry.chains);
             entry.chains.push(http.clone());
-            entry.chains.extend(sniffed.into_iter().flat_map(|chain| beside(chain, &http)));
+            entry
+                .chains
+                .extend(sniffed.into_iter().flat_map(|chain| beside(chain, &http)));
         }
         chain::resource(&Listener {
             additional_addresses: if entry.wildcard {
