@@ -16,6 +16,8 @@ mod envoy;
 mod golden;
 #[path = "cases/load.rs"]
 mod load;
+#[path = "cases/scale.rs"]
+mod scale;
 #[path = "cases/simulation.rs"]
 mod simulation;
 #[path = "cases/unit_tables.rs"]
