@@ -98,6 +98,16 @@ pub fn original_dst() -> ListenerFilter {
     listener_filter("envoy.filters.listener.original_dst", pack(&config))
 }
 
+/// Keeps the client's address on the way to the application; the mark exempts it from capture.
+pub fn original_src() -> ListenerFilter {
+    use envoy_api::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
+    let config = OriginalSrc {
+        mark: 1337,
+        ..Default::default()
+    };
+    listener_filter("envoy.filters.listener.original_src", pack(&config))
+}
+
 pub fn tls_inspector() -> ListenerFilter {
     let config = envoy_api::tls_inspector::TlsInspector::default();
     listener_filter("envoy.filters.listener.tls_inspector", pack(&config))

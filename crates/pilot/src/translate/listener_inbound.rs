@@ -21,7 +21,7 @@ use super::{access_log, route_match, tls_context};
 use crate::cache::Fragment;
 use crate::cluster_name;
 use crate::keys::{FragmentKey, InboundChainKey};
-use crate::model::{Protocol, ProxyView};
+use crate::model::{Interception, Protocol, ProxyView};
 use crate::snapshot::{EffectiveMtls, MtlsMode, Snapshot};
 
 const NAME: &str = "virtualInbound";
@@ -88,7 +88,8 @@ pub fn listener(snapshot: &Snapshot, view: &ProxyView, served: &[Served]) -> Res
         name: NAME.to_owned(),
         address: Some(socket(view.wildcard(), listen_port)),
         additional_addresses: super::listener_outbound::additional(view, listen_port),
-        listener_filters: listener_filters(served, &mtls),
+        listener_filters: listener_filters(view, served, &mtls),
+        transparent: (view.interception == Interception::Tproxy).then_some(true),
         listener_filters_timeout: Some(duration(
             mesh.protocol_detection_timeout.unwrap_or_default(),
         )),
@@ -102,6 +103,7 @@ pub fn listener(snapshot: &Snapshot, view: &ProxyView, served: &[Served]) -> Res
 
 /// TLS is looked for wherever it may come, HTTP only where plain text is not declared.
 fn listener_filters(
+    view: &ProxyView,
     served: &[Served],
     mtls: &EffectiveMtls,
 ) -> Vec<envoy_api::listener::ListenerFilter> {
@@ -123,6 +125,9 @@ fn listener_filters(
         );
     }
     let mut filters = vec![chain::original_dst()];
+    if view.interception == Interception::Tproxy {
+        filters.push(chain::original_src());
+    }
     let tls_default = mtls.mode != MtlsMode::Disable;
     filters.extend(chain::limited(chain::tls_inspector(), tls_default, tls));
     let http_default = mtls.mode != MtlsMode::Strict;

@@ -44,7 +44,14 @@ impl SecretSource {
     pub fn config(&self) -> SdsSecretConfig {
         let (name, source) = match self {
             Self::Agent(name) => (name, agent_sds()),
-            Self::Ads(name) => (name, ads()),
+            // A secret that does not exist must not hold up the other chains of its listener.
+            Self::Ads(name) => (
+                name,
+                ConfigSource {
+                    initial_fetch_timeout: None,
+                    ..ads()
+                },
+            ),
         };
         SdsSecretConfig {
             name: name.clone(),
