@@ -83,12 +83,30 @@ pub fn start(index: usize, settings: WorkerSettings) -> io::Result<WorkerHandle>
     Ok(WorkerHandle { commands, thread: Some(thread) })
 }
 
+/// A table as this worker's streams share it: its own count, not the process's.
+#[derive(Debug)]
+pub struct WorkerTable(Arc<RouteTable>);
+
+impl WorkerTable {
+    pub fn new(table: Arc<RouteTable>) -> Rc<WorkerTable> {
+        Rc::new(WorkerTable(table))
+    }
+}
+
+impl std::ops::Deref for WorkerTable {
+    type Target = RouteTable;
+
+    fn deref(&self) -> &RouteTable {
+        &self.0
+    }
+}
+
 /// A route table that RDS may replace; streams keep the one they began with.
 #[derive(Debug, Default)]
-pub struct RouteSlot(RefCell<Option<Rc<Arc<RouteTable>>>>);
+pub struct RouteSlot(RefCell<Option<Rc<WorkerTable>>>);
 
 impl RouteSlot {
-    pub fn table(&self) -> Option<Rc<Arc<RouteTable>>> {
+    pub fn table(&self) -> Option<Rc<WorkerTable>> {
         self.0.borrow().clone()
     }
 }
@@ -222,7 +240,7 @@ impl Worker {
                 }
             }
             Command::Routes(name, table) => {
-                *self.route_slot(&name).0.borrow_mut() = Some(Rc::new(table));
+                *self.route_slot(&name).0.borrow_mut() = Some(WorkerTable::new(table));
             }
             Command::Listener(entry, sockets) => self.set_listener(entry, sockets),
             Command::ListenerRemoved(name) => self.remove_listener(&name),

@@ -55,7 +55,15 @@ impl Http2Connection {
     }
 
     fn has_room(&self) -> bool {
-        let peer = u32::try_from(self.send.borrow().current_max_send_streams()).unwrap_or(u32::MAX);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut send = self.send.borrow_mut();
+        match send.poll_ready(&mut cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Pending => return false,
+            // The peer has said GOAWAY: what runs may finish, nothing new begins here.
+            Poll::Ready(Err(_)) => self.draining.set(true),
+        }
+        let peer = u32::try_from(send.current_max_send_streams()).unwrap_or(u32::MAX);
         !self.draining.get() && self.active.get() < self.limit.min(peer)
     }
 }
@@ -134,6 +142,8 @@ pub struct Pool {
     host: Arc<Host>,
     protocol: PoolProtocol,
     options: ConnectOptions,
+    // Boxed, because a connection moves between here and its streams.
+    #[allow(clippy::vec_box)]
     idle: RefCell<Vec<Box<Http1Connection>>>,
     shared: RefCell<Vec<Rc<Http2Connection>>>,
     waiters: RefCell<VecDeque<Waiter>>,

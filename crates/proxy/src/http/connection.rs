@@ -176,7 +176,7 @@ async fn serve_http1(session: Rc<Session>, transport: Transport, first: BytesMut
 }
 
 enum Next {
-    Request(Request),
+    Request(Box<Request>),
     /// The connection is over: closed, idle too long, drained.
     End,
     Bad(CodecError),
@@ -236,13 +236,13 @@ async fn next_request(
     };
     let header_bytes = bytes.len() as u64;
     match parse::request(bytes, limits).and_then(|parsed| acceptable(parsed, http)) {
-        Ok(parsed) => Next::Request(Request {
+        Ok(parsed) => Next::Request(Box::new(Request {
             head: parsed.head,
             body: parsed.body,
             keep_alive: parsed.keep_alive,
             expect_continue: parsed.expect_continue,
             header_bytes,
-        }),
+        })),
         Err(error) => Next::Bad(error),
     }
 }

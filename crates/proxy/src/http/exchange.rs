@@ -42,6 +42,8 @@ pub struct Exchange {
     outgoing: Outgoing,
     incoming: Incoming,
     sent_all: bool,
+    /// What the connection had sent before this request.
+    sent_before: u64,
     limits: h1::Limits,
 }
 
@@ -62,6 +64,7 @@ impl Exchange {
             outgoing: Outgoing::Closed,
             incoming: Incoming::Empty,
             sent_all: end,
+            sent_before: 0,
             limits: h1::Limits::default(),
         };
         match lease {
@@ -74,6 +77,7 @@ impl Exchange {
                         None => Framing::Chunked,
                     },
                 };
+                exchange.sent_before = connection.writer.sent();
                 connection.writer.send_request(head, framing);
                 let method = head.method.clone();
                 exchange.carrier =
@@ -98,6 +102,14 @@ impl Exchange {
         match self.carrier {
             Carrier::Http2 { .. } => Protocol::Http2,
             _ => Protocol::Http11,
+        }
+    }
+
+    /// Bytes of this request may have reached the upstream.
+    pub fn has_sent(&self) -> bool {
+        match &self.carrier {
+            Carrier::Http1 { connection, .. } => connection.writer.sent() > self.sent_before,
+            _ => true,
         }
     }
 

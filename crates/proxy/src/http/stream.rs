@@ -20,8 +20,9 @@ use crate::network::Session;
 use crate::parse::http_connection_manager::{HttpConnectionManager, RouteSource, Upgrade};
 use crate::parse::http_options::Underscores;
 use crate::parse::listener::Direction;
-use crate::route::{Action, RouteTable, Selected, Selection};
+use crate::route::{Action, Selected, Selection};
 use crate::stats::record;
+use crate::workers::WorkerTable;
 use crate::stream_info::{ResponseFlags, StreamInfo};
 
 mod forward;
@@ -62,7 +63,7 @@ struct Stream {
     response: Option<ResponseHead>,
     trailers: Option<Headers>,
     expects_continue: bool,
-    routes: Option<Rc<Arc<RouteTable>>>,
+    routes: Option<Rc<WorkerTable>>,
     selected: Option<Selected>,
 }
 
@@ -142,7 +143,9 @@ impl Stream {
             return Err(error.into());
         }
         let worker = self.session.worker.clone();
-        manager_request::apply(&mut self.head, &mut self.info, &self.http, &mut || worker.random());
+        let cluster = &worker.settings.environment.node.cluster;
+        let mut random = || worker.random();
+        manager_request::apply(&mut self.head, &mut self.info, &self.http, cluster, &mut random);
         self.select_route();
         self.request_filters().await?;
         let selected = self.selected()?;
@@ -213,7 +216,7 @@ impl Stream {
     fn select_route(&mut self) {
         if self.routes.is_none() {
             self.routes = match &self.http.routes {
-                RouteSource::Inline(table) => Some(Rc::new(table.clone())),
+                RouteSource::Inline(table) => Some(WorkerTable::new(table.clone())),
                 RouteSource::Rds { name, .. } => self.session.worker.route_slot(name).table(),
             };
         }

@@ -47,7 +47,7 @@ pub fn introduction(node: &Node) -> Vec<u8> {
 }
 
 /// Says who we are and hears who they are. What was read beyond that stays in `rest`.
-pub async fn exchange(io: &Io, node: &Node, rest: &mut BytesMut) -> std::io::Result<Option<Peer>> {
+pub async fn exchange(io: &Io, node: &Node, rest: &mut BytesMut) -> std::io::Result<Option<Box<Peer>>> {
     let own = introduction(node);
     let mut at = 0;
     while at < own.len() {
@@ -60,7 +60,7 @@ pub async fn exchange(io: &Io, node: &Node, rest: &mut BytesMut) -> std::io::Res
     }
 }
 
-async fn hear(io: &Io, rest: &mut BytesMut) -> std::io::Result<Option<Peer>> {
+async fn hear(io: &Io, rest: &mut BytesMut) -> std::io::Result<Option<Box<Peer>>> {
     loop {
         match parse(rest) {
             Parsed::Peer(peer) => return Ok(peer),
@@ -78,7 +78,7 @@ enum Parsed {
     Partial,
     /// Another protocol: the bytes are payload.
     NotOurs,
-    Peer(Option<Peer>),
+    Peer(Option<Box<Peer>>),
 }
 
 fn parse(rest: &mut BytesMut) -> Parsed {
@@ -99,7 +99,7 @@ fn parse(rest: &mut BytesMut) -> Parsed {
     Parsed::Peer(decode(&body))
 }
 
-fn decode(body: &[u8]) -> Option<Peer> {
+fn decode(body: &[u8]) -> Option<Box<Peer>> {
     let any = Any::decode(body).ok().filter(|any| any.type_url == STRUCT)?;
     let outer = Struct::decode(any.value.as_slice()).ok()?;
     let kind = |name: &str| outer.fields.get(name).and_then(|value| value.kind.as_ref());
@@ -108,7 +108,7 @@ fn decode(body: &[u8]) -> Option<Peer> {
         _ => String::new(),
     };
     match kind(PEER) {
-        Some(Kind::StructValue(fields)) => Some(peer_of(&id, fields)),
+        Some(Kind::StructValue(fields)) => Some(Box::new(peer_of(&id, fields))),
         _ => None,
     }
 }

@@ -60,7 +60,7 @@ async fn meet_downstream(session: &Session, io: &Io, info: &mut StreamInfo) -> O
     if wanted && metadata_exchange::is_negotiated(session.connection.tls.as_deref()) {
         let node = &session.worker.settings.environment.node;
         let peer = metadata_exchange::exchange(io, node, &mut rest).await.ok()?;
-        info.downstream_peer = peer.map(Rc::new);
+        info.downstream_peer = peer.map(|peer| Rc::new(*peer));
     }
     Some(rest)
 }
@@ -77,7 +77,7 @@ async fn meet_upstream(
     if cluster.config.metadata_exchange && negotiated {
         let node = &session.worker.settings.environment.node;
         let peer = metadata_exchange::exchange(io, node, &mut rest).await.ok()?;
-        info.upstream_peer = peer.map(Rc::new);
+        info.upstream_peer = peer.map(|peer| Rc::new(*peer));
     }
     Some(rest)
 }

@@ -44,6 +44,8 @@ pub fn listener_timeout(entry: &ListenerEntry) -> Option<Duration> {
 }
 
 fn secret_timeout(context: &TlsContext) -> Option<Duration> {
+    // Not `try_fold`: one source that waits for ever makes the whole wait endless.
+    #[allow(clippy::manual_try_fold)]
     needs::sds_sources(context).fold(Some(Duration::ZERO), |longest, source| {
         let own = source.source.as_ref().map_or(Some(Duration::ZERO), |s| s.initial_fetch_timeout);
         longer(longest, own)

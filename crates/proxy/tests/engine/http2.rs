@@ -114,3 +114,35 @@ fn http2_to_http1_and_many_streams() {
         }
     });
 }
+
+#[test]
+fn an_upstream_that_says_goaway_loses_no_request() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    while let Some(Ok((request, respond))) = connection.accept().await {
+                        tokio::spawn(echo(request, respond));
+                        // Each connection serves one request and a bit.
+                        connection.graceful_shutdown();
+                    }
+                });
+            }
+        });
+    });
+    let proxy = start(address, http2());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut send = client(proxy.address("http")).await;
+        for number in 0..20 {
+            let response = send.send_request(request("/x"), true).unwrap().0.await.unwrap();
+            assert_eq!(response.status(), 200, "request {number}");
+        }
+    });
+}

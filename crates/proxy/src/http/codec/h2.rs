@@ -145,8 +145,12 @@ impl Sender {
 
 /// An `h2` error in our words.
 pub fn stream_error(error: &h2::Error) -> CodecError {
-    if error.is_io() || error.is_go_away() && error.reason() == Some(Reason::NO_ERROR) {
+    if error.is_io() {
         return CodecError::Closed;
+    }
+    // A stream beyond the last one that an orderly GOAWAY names was not processed.
+    if error.is_go_away() && error.reason() == Some(Reason::NO_ERROR) {
+        return if error.is_remote() { CodecError::Refused } else { CodecError::Closed };
     }
     match error.reason() {
         Some(reason) => reset(reason),

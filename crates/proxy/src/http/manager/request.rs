@@ -42,6 +42,7 @@ pub fn apply(
     head: &mut RequestHead,
     info: &mut StreamInfo,
     config: &HttpConnectionManager,
+    service_cluster: &str,
     random: &mut dyn FnMut() -> u64,
 ) {
     let secure = info.downstream.tls.is_some();
@@ -71,8 +72,12 @@ pub fn apply(
         let client = info.client.ip().to_string();
         head.headers.set("x-envoy-external-address", client.as_bytes());
     }
-    if config.add_user_agent && !head.headers.contains("user-agent") {
-        head.headers.append("user-agent", b"envoy");
+    if config.add_user_agent && !service_cluster.is_empty() {
+        let name = service_cluster.as_bytes();
+        head.headers.set("x-envoy-downstream-service-cluster", name);
+        if !head.headers.contains("user-agent") {
+            head.headers.append("user-agent", name);
+        }
     }
     if config.append_x_forwarded_port && !head.headers.contains("x-forwarded-port") {
         let port = info.downstream.local.port().to_string();

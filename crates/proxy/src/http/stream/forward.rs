@@ -170,7 +170,7 @@ impl Stream {
                         self.info.response_flags.insert(flag);
                     }
                     let relayed =
-                        self.relay(&selected, &plan, answered, &mut body, &mut timers).await;
+                        self.relay((&selected, &plan), answered, &mut body, &mut timers).await;
                     self.mirror(forward, &body);
                     return relayed;
                 }
@@ -278,32 +278,9 @@ impl Stream {
             return Ok(Err(Failure::reset(ResetReason::Overflow, false)));
         };
         selected.rewrite_to_host(&mut self.head, &host.hostname, true);
-        let pool = plan.cluster.pool(&host, self.downstream.is_http2(), self.options(plan));
-        let leased = self.lease(&pool, plan.priority, timers).await?;
-        let lease = match leased {
-            Ok(lease) => lease,
-            Err(PoolFailure::Overflow) => {
-                return Ok(Err(Failure::reset(ResetReason::Overflow, false)));
-            }
-            Err(PoolFailure::Connect(failure)) => {
-                let random = self.session.worker.random();
-                plan.cluster.on_connect_failure(&host, failure.timeout, random);
-                return Ok(Err(self.connect_failed(failure)));
-            }
-        };
-        self.note_connection(lease.connection());
-        self.set_upstream_scheme();
-        let mut head = None;
-        if self.expects_continue && self.http.proxy_100_continue {
-            let mut with_expect = self.head.clone();
-            with_expect.headers.append("expect", b"100-continue");
-            head = Some(with_expect);
-        }
-        let end = body.is_empty() && self.head.upgrade.is_none();
-        let started = Exchange::start(pool, lease, head.as_ref().unwrap_or(&self.head), end);
-        let exchange = match started {
+        let exchange = match self.open_exchange(plan, &host, body, timers).await? {
             Ok(exchange) => exchange,
-            Err(error) => return Ok(Err(failure_of(&error, false))),
+            Err(failure) => return Ok(Err(failure)),
         };
         self.info.upstream.protocol = Some(exchange.protocol());
         let random = self.session.worker.random();
@@ -327,6 +304,46 @@ impl Stream {
                 Err(failure)
             }
         })
+    }
+
+    /// A connection of the host's pool with the request's head on it.
+    async fn open_exchange(
+        &mut self,
+        plan: &mut Plan,
+        host: &Arc<Host>,
+        body: &RequestBody,
+        timers: &mut Timers,
+    ) -> Result<Result<Exchange, Failure>, Ended> {
+        let pool = plan.cluster.pool(host, self.downstream.is_http2(), self.options(plan));
+        let mut again = true;
+        loop {
+            let lease = match self.lease(&pool, plan.priority, timers).await? {
+                Ok(lease) => lease,
+                Err(PoolFailure::Overflow) => {
+                    return Ok(Err(Failure::reset(ResetReason::Overflow, false)));
+                }
+                Err(PoolFailure::Connect(failure)) => {
+                    let random = self.session.worker.random();
+                    plan.cluster.on_connect_failure(host, failure.timeout, random);
+                    return Ok(Err(self.connect_failed(failure)));
+                }
+            };
+            self.note_connection(lease.connection());
+            self.set_upstream_scheme();
+            let mut with_expect = None;
+            if self.expects_continue && self.http.proxy_100_continue {
+                let head = with_expect.insert(self.head.clone());
+                head.headers.append("expect", b"100-continue");
+            }
+            let end = body.is_empty() && self.head.upgrade.is_none();
+            let head = with_expect.as_ref().unwrap_or(&self.head);
+            match Exchange::start(pool.clone(), lease, head, end) {
+                Ok(exchange) => return Ok(Ok(exchange)),
+                // The connection ended in this very moment: nothing was sent on it.
+                Err(CodecError::Closed | CodecError::Refused) if again => again = false,
+                Err(error) => return Ok(Err(failure_of(&error, false))),
+            }
+        }
     }
 
     fn choose(&mut self, plan: &Plan) -> Option<Arc<Host>> {

@@ -212,7 +212,8 @@ impl Stream {
                     match exchange.poll_answer(cx) {
                         Poll::Ready(Ok(answer)) => return Poll::Ready(Step::Answer(answer)),
                         Poll::Ready(Err(error)) => {
-                            return Poll::Ready(Step::Failed(failure_of(&error, true)));
+                            let sent = exchange.has_sent();
+                            return Poll::Ready(Step::Failed(failure_of(&error, sent)));
                         }
                         Poll::Pending => {}
                     }
@@ -264,8 +265,7 @@ impl Stream {
     /// The response on its way to the client.
     pub(super) async fn relay(
         &mut self,
-        selected: &Selected,
-        plan: &Plan,
+        (selected, plan): (&Selected, &Plan),
         answered: Answered,
         body: &mut RequestBody,
         timers: &mut Timers,

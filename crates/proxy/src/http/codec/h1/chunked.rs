@@ -78,7 +78,7 @@ fn size_line(buf: &mut BytesMut) -> Result<Option<u64>, CodecError> {
     let Some(newline) = memchr::memchr(b'\n', buf) else {
         return if buf.len() > MAX_SIZE_LINE { Err(refused()) } else { Ok(None) };
     };
-    if newline < 2 || newline > MAX_SIZE_LINE || buf[newline - 1] != b'\r' {
+    if !(2..=MAX_SIZE_LINE).contains(&newline) || buf[newline - 1] != b'\r' {
         return Err(refused());
     }
     let line = &buf[..newline - 1];
