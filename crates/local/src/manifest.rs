@@ -43,6 +43,8 @@ pub struct DesiredMesh {
     pub workloads: Vec<Workload>,
     /// Istio's kinds, for the control plane.
     pub configuration: Vec<Object>,
+    /// PEM of the authorities that pods trust besides the host's.
+    pub trusted_certificates: String,
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -94,6 +96,7 @@ pub fn read(folder: &Path, name: Option<&str>) -> Result<DesiredMesh, LocalError
         ))
     })?;
     let (own_name, settings) = settings::parse(&path.to_string_lossy(), &text, &mut findings);
+    let trusted_certificates = trusted_certificates(folder, &settings)?;
     let mut objects = Vec::new();
     let mut paths = manifest_files(folder)?;
     for included in &settings.include {
@@ -135,8 +138,23 @@ pub fn read(folder: &Path, name: Option<&str>) -> Result<DesiredMesh, LocalError
     }
     Ok(DesiredMesh {
         warnings: problems.list,
+        trusted_certificates,
         ..mesh
     })
+}
+
+fn trusted_certificates(folder: &Path, settings: &LocalMesh) -> Result<String, LocalError> {
+    let mut all = String::new();
+    for name in &settings.trusted_certificates {
+        let path = folder.join(name);
+        let text = fs::read_to_string(&path).map_err(|error| {
+            let path = path.display();
+            LocalError::refused(format!("trustedCertificates: cannot read {path}: {error}"))
+        })?;
+        all.push_str(text.trim_end());
+        all.push('\n');
+    }
+    Ok(all)
 }
 
 /// The folder's own files in the order of their names; folders below it (rules to apply by hand)
@@ -197,6 +215,7 @@ fn assemble(
         workloads,
         configuration: configuration.collect(),
         settings,
+        trusted_certificates: String::new(),
         warnings: Vec::new(),
     }
 }

@@ -32,6 +32,9 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 /// Between attempts to make a pod that could not be made.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// The host's trusted authorities, which most TLS libraries and both proxies read.
+const TRUST_STORE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// What is to run.
 #[derive(Debug, Clone)]
 pub struct PodSpec {
@@ -327,13 +330,19 @@ fn setup(platform: &Platform, spec: &PodSpec) -> Result<Setup, LocalError> {
     if template.proxy != ProxyRole::None {
         volumes.extend(sidecar::volumes(template, &spec.token, &platform.facts()));
     }
+    let mut files = name_files(spec);
+    let trusted = platform.facts().trusted_certificates;
+    if !trusted.is_empty() {
+        let own = std::fs::read_to_string(TRUST_STORE).unwrap_or_default();
+        files.insert(PathBuf::from(TRUST_STORE), format!("{own}\n{trusted}"));
+    }
     Ok(Setup {
         hostname: template.host_name(&spec.identity),
         ip: spec.identity.ip,
         root,
         hidden: vec![platform.state_root.clone()],
         programs,
-        files: name_files(spec),
+        files,
         volumes,
         logs,
     })

@@ -236,6 +236,9 @@ impl Supervisor {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         known.proxy_config = facts(desired).proxy_config;
+        known
+            .trusted_certificates
+            .clone_from(&desired.trusted_certificates);
         Ok(())
     }
 
@@ -350,6 +353,7 @@ fn facts(desired: &DesiredMesh) -> MeshFacts {
             .cloned()
             .unwrap_or_else(|| json!({})),
         root_certificate: String::new(),
+        trusted_certificates: desired.trusted_certificates.clone(),
     }
 }
 

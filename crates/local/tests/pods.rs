@@ -227,6 +227,7 @@ async fn start(folder: &Path, state: &Path) -> Machine {
             discovery: String::new(),
             proxy_config: serde_json::json!({}),
             root_certificate: String::new(),
+            trusted_certificates: String::new(),
         }),
         published,
         state: state.clone(),

@@ -26,6 +26,8 @@ message! {
         publish: BTreeMap<String, u16>,
         /// Names outside of the mesh that pods resolve to an IP or to `SERVICE.NAMESPACE`.
         hosts: BTreeMap<String, String>,
+        /// PEM files of authorities that pods trust besides the host's.
+        trusted_certificates: Vec<String>,
         inject: Injection,
     }
 }

@@ -34,6 +34,8 @@ pub struct MeshFacts {
     /// The `defaultConfig` of the mesh, as JSON.
     pub proxy_config: serde_json::Value,
     pub root_certificate: String,
+    /// PEM of authorities besides the host's.
+    pub trusted_certificates: String,
 }
 
 /// The volumes that only the proxy's container mounts.
