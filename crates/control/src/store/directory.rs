@@ -131,6 +131,8 @@ fn read_files(directory: &Path) -> BTreeMap<String, String> {
     while let Some(path) = pending.pop() {
         let entries = match std::fs::read_dir(&path) {
             Ok(entries) => entries,
+            // It may be made later.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "cannot be read");
                 continue;
