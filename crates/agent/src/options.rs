@@ -51,7 +51,8 @@ pub struct Options {
     pub metadata: BTreeMap<String, Value>,
     pub log_level: String,
     pub component_log_level: String,
-    /// SO_MARK of the proxy's own connections, where capture exempts by mark.
+    /// SO_MARK of the proxy's own connections, where capture exempts by mark. Only Envoy's are
+    /// marked so far, not the agent's own: no setting gives this yet.
     pub socket_mark: Option<u32>,
     pub exit_on_zero_active_connections: bool,
     pub minimum_drain_duration: Duration,
@@ -202,7 +203,7 @@ impl Options {
             metadata: env.metadata()?,
             log_level: flags["proxyLogLevel"].clone(),
             component_log_level: flags["proxyComponentLogLevel"].clone(),
-            socket_mark: env.optional_number("STOLOS_SOCKET_MARK")?,
+            socket_mark: None,
             exit_on_zero_active_connections: env.is_on("EXIT_ON_ZERO_ACTIVE_CONNECTIONS")?,
             minimum_drain_duration: env
                 .duration("MINIMUM_DRAIN_DURATION", Duration::from_secs(5))?,

@@ -6,7 +6,7 @@
 mod namespace;
 
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use agent::capture::{apply, flags};
@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Nobody has this address; the default route leads to the peer.
 const VIRTUAL_IP: [u8; 4] = [10, 96, 0, 10];
+const MARK: u32 = 77;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Says its name to everyone who connects, until the process ends.
@@ -26,6 +27,35 @@ fn speak(address: ([u8; 4], u16), name: &'static str) {
             let _ = stream.unwrap().write_all(name.as_bytes());
         }
     });
+}
+
+/// The same over UDP.
+fn speak_udp(address: ([u8; 4], u16), name: &'static str) {
+    let socket = UdpSocket::bind(SocketAddr::from(address)).unwrap();
+    // The agent's answers are told from others by the proxy's mark (or user).
+    socket2::SockRef::from(&socket).set_mark(MARK).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, client)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(name.as_bytes(), client);
+        }
+    });
+}
+
+/// Connected, so that only an answer from the asked address counts.
+fn ask_udp(address: ([u8; 4], u16), mark: Option<u32>) -> String {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    if let Some(mark) = mark {
+        socket2::SockRef::from(&socket).set_mark(mark).unwrap();
+    }
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket.connect(SocketAddr::from(address)).unwrap();
+    socket.send(b"?").unwrap();
+    let mut buffer = [0; 64];
+    match socket.recv(&mut buffer) {
+        Ok(length) => String::from_utf8_lossy(&buffer[..length]).into_owned(),
+        Err(error) => error.kind().to_string(),
+    }
 }
 
 /// The name of who answers.
@@ -48,7 +78,19 @@ fn reach(address: ([u8; 4], u16), mark: Option<u32>, source: Option<Ipv4Addr>) -
 }
 
 fn capture(arguments: &[&str]) {
-    let common = ["-i", "*", "-x", "10.99.0.0/16", "-b", "*", "-d", "9999"];
+    let common = [
+        "-i",
+        "*",
+        "-x",
+        "10.99.0.0/16",
+        "-b",
+        "*",
+        "-d",
+        "9999",
+        "--redirect-dns",
+        "--dns-servers",
+        "10.77.0.2",
+    ];
     let all: Vec<String> = common
         .iter()
         .chain(arguments)
@@ -96,12 +138,15 @@ fn scenario(tool: &[&str]) {
         speak(address, name);
     }
     peer.run(|| speak((THERE, 80), "peer"));
+    // As the agent: an answer must come from the address to which redirection leads.
+    speak_udp(([127, 0, 0, 1], 15053), "agent");
+    peer.run(|| speak_udp((THERE, 53), "resolver"));
     // This process is root: it is the application, or the proxy by its user or its mark.
     let rounds: [(&[&str], bool, Option<u32>); 4] = [
         (&["-u", "1337", "-g", "1337"], false, None),
         (&["-u", "0", "-g", "4242"], true, None),
         (&["--proxy-mark", "77"], false, None),
-        (&["--proxy-mark", "77"], true, Some(77)),
+        (&["--proxy-mark", "77"], true, Some(MARK)),
     ];
     for (exempt, is_proxy, mark) in rounds {
         capture(&[tool, exempt].concat());
@@ -111,6 +156,15 @@ fn scenario(tool: &[&str]) {
                 reach((VIRTUAL_IP, 9080), mark, None),
                 "outbound",
                 "a virtual IP"
+            );
+        }
+        // As the application with rules by user this test would need an agent of another user.
+        if is_proxy || exempt[0] == "--proxy-mark" {
+            let resolver = if is_proxy { "resolver" } else { "agent" };
+            assert_eq!(
+                ask_udp((THERE, 53), mark),
+                resolver,
+                "DNS, proxy {is_proxy}"
             );
         }
         let from_there = |port| peer.run(|| reach((HERE, port), None, None));

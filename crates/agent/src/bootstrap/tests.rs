@@ -23,7 +23,10 @@ fn options(role: Role, more: &[(&str, &str)]) -> Options {
         .iter()
         .chain(more)
         .map(|(name, value)| (name.to_string(), value.to_string()));
-    Options::parse(role, &[], &all.collect::<BTreeMap<_, _>>()).unwrap()
+    let all: BTreeMap<_, _> = all.collect();
+    let mut options = Options::parse(role, &[], &all).unwrap();
+    options.socket_mark = all.get("MARK").and_then(|mark| mark.parse().ok());
+    options
 }
 
 #[test]
@@ -68,7 +71,7 @@ fn the_node_says_who_and_what_it_is() {
 
 #[test]
 fn it_is_a_message() {
-    for more in [&[][..], &[("STOLOS_SOCKET_MARK", "77")][..]] {
+    for more in [&[][..], &[("MARK", "77")][..]] {
         let bootstrap = message(&options(Role::Sidecar, more)).unwrap();
         let resources = bootstrap.static_resources.unwrap();
         assert_eq!(
@@ -104,7 +107,7 @@ fn real_envoy_accepts_it() {
     for (index, (role, more)) in [
         (Role::Sidecar, &[][..]),
         (Role::Router, &[][..]),
-        (Role::Sidecar, &[("STOLOS_SOCKET_MARK", "77")][..]),
+        (Role::Sidecar, &[("MARK", "77")][..]),
     ]
     .into_iter()
     .enumerate()
