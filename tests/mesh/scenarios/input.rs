@@ -8,20 +8,20 @@ use mesh_tests::mesh::Mesh;
 
 /// Input, exit code, what the message must contain.
 const CASES: &[(&str, &str, i32, &[&str])] = &[
-    ("YAML syntax", "kind: [", 65, &["-:1:"]),
+    ("YAML syntax", "kind: [", 65, &["<stdin>:1:7: error"]),
     (
         "an unknown field",
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\nspec:\n  \
          hosts: [reviews]\n  htpp: []\n",
         65,
-        &["-:6:3", "spec.htpp"],
+        &["<stdin>:6:3: error", "spec.htpp"],
     ),
     (
         "a wrong type",
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\nspec:\n  \
          hosts: reviews\n",
         65,
-        &["-:5:", "spec.hosts"],
+        &["<stdin>:5:", "spec.hosts"],
     ),
     (
         "a bad value",

@@ -6,7 +6,6 @@ use mesh_tests::holds;
 use mesh_tests::load::{Load, Report};
 use mesh_tests::mesh::{Mesh, SOON};
 use mesh_tests::wait::wait_until;
-use serde_json::Value;
 use std::process::Command;
 use std::time::Duration;
 
@@ -29,12 +28,9 @@ fn none_failed(report: &Report) -> Result<()> {
     )
 }
 
-/// `status -o json` knows the process of the control plane.
 fn control_pid(mesh: &Mesh) -> Result<u64> {
-    let status: Value = serde_json::from_str(&mesh.ok(&["status", "-o", "json"])?)?;
-    status["control"]["pid"]
-        .as_u64()
-        .context("status names the control plane's process")
+    let pid = mesh.supervisor()?["controlPid"].as_u64();
+    pid.filter(|pid| *pid > 0).context("no control plane runs")
 }
 
 fn kill_control(mesh: &Mesh) -> Result<()> {
@@ -49,6 +45,7 @@ fn kill_control(mesh: &Mesh) -> Result<()> {
     wait_until("it returns", SOON, || {
         holds!(control_pid(mesh)? != before, "still the old process")
     })?;
+    wait_until("it answers", SOON, || mesh.ok(&["get", "virtualservices"]).map(|_| ()))?;
     none_failed(&load.finish())
 }
 

@@ -6,8 +6,9 @@ use crate::proxy_process::free_port;
 use crate::web::{Answer, Client};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -116,7 +117,7 @@ impl Mesh {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.stolos);
-        command.args(arguments).args(["--mesh", &self.name]);
+        command.args(["--mesh", &self.name]).args(arguments);
         command
             .env("XDG_STATE_HOME", self.state.path())
             .stdin(Stdio::null());
@@ -187,6 +188,25 @@ impl Mesh {
             .context("piped")?
             .write_all(input.as_bytes())?;
         said(child.wait_with_output()?)
+    }
+
+    /// What the supervisor says about itself.
+    pub fn supervisor(&self) -> Result<Value> {
+        let socket = self
+            .state
+            .path()
+            .join("stolos")
+            .join(&self.name)
+            .join("supervisor.sock");
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let request = "GET /v1/status HTTP/1.1\r\nhost: supervisor\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let begin = answer.find('{').context("no JSON")?;
+        let end = answer.rfind('}').context("no JSON")?;
+        Ok(serde_json::from_str(&answer[begin..=end])?)
     }
 
     pub fn client(&self) -> Client {
