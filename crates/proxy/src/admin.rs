@@ -9,6 +9,7 @@ pub mod listeners;
 pub mod picture;
 pub mod server;
 pub mod stats;
+mod system;
 
 pub use picture::{ClusterPicture, ListenerPicture, Picture, RawPicture, ResourcePicture};
 

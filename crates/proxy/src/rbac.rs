@@ -161,6 +161,19 @@ impl Rbac {
     }
 }
 
+/// The members of a set, which must have one.
+fn members<M, T>(
+    context: &mut Context,
+    name: &str,
+    list: &[M],
+    parse: fn(&mut Context, &M) -> Option<T>,
+) -> Vec<T> {
+    if list.is_empty() {
+        context.error_at(name, "must have at least one member");
+    }
+    context.each(name, list, parse)
+}
+
 fn permission(context: &mut Context, message: &rbac::Permission) -> Option<Permission> {
     use permission::Rule;
     message.check(context);
@@ -173,12 +186,14 @@ fn permission(context: &mut Context, message: &rbac::Permission) -> Option<Permi
             context.error_at("rule", "is required");
             None
         }
-        Some(Rule::AndRules(set)) => Some(Permission::All(context.each(
+        Some(Rule::AndRules(set)) => Some(Permission::All(members(
+            context,
             "and_rules.rules",
             &set.rules,
             permission,
         ))),
-        Some(Rule::OrRules(set)) => Some(Permission::AnyOf(context.each(
+        Some(Rule::OrRules(set)) => Some(Permission::AnyOf(members(
+            context,
             "or_rules.rules",
             &set.rules,
             permission,
@@ -239,12 +254,14 @@ fn principal(context: &mut Context, message: &rbac::Principal) -> Option<Princip
             context.error_at("identifier", "is required");
             None
         }
-        Some(Identifier::AndIds(set)) => Some(Principal::All(context.each(
+        Some(Identifier::AndIds(set)) => Some(Principal::All(members(
+            context,
             "and_ids.ids",
             &set.ids,
             principal,
         ))),
-        Some(Identifier::OrIds(set)) => Some(Principal::AnyOf(context.each(
+        Some(Identifier::OrIds(set)) => Some(Principal::AnyOf(members(
+            context,
             "or_ids.ids",
             &set.ids,
             principal,
@@ -382,7 +399,12 @@ impl Principal {
 
 fn header(matcher: &HeaderMatcher, facts: &Facts<'_>) -> bool {
     // On a plain connection there are no headers; absence may be what is asked for.
-    matcher.matches(|name| facts.request.map(|head| head.values(name)).unwrap_or_default())
+    matcher.matches(|name| {
+        facts
+            .request
+            .map(|head| head.values(name))
+            .unwrap_or_default()
+    })
 }
 
 fn path_matches(matcher: &StringMatcher, facts: &Facts<'_>) -> bool {

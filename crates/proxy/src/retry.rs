@@ -94,16 +94,44 @@ pub struct RetryPolicy {
     pub host_selection_max_attempts: u32,
     /// Move on to the next priority after this many attempts.
     pub previous_priorities: Option<u32>,
+    pub rate_limited: Option<RateLimitedBackOff>,
+}
+
+/// The upstream says when to come back.
+#[derive(Debug, Clone)]
+pub struct RateLimitedBackOff {
+    /// Lower case, and whether the value is a point in time (else seconds).
+    headers: Vec<(String, bool)>,
+    max_interval: Duration,
+}
+
+impl RateLimitedBackOff {
+    fn interval(&self, response: &ResponseHead) -> Option<Duration> {
+        self.headers.iter().find_map(|(name, timestamp)| {
+            let value: u64 = response.headers.get_str(name)?.trim().parse().ok()?;
+            let value = Duration::from_secs(value);
+            let wait = if *timestamp {
+                let now = std::time::SystemTime::now();
+                value.checked_sub(now.duration_since(std::time::UNIX_EPOCH).ok()?)?
+            } else {
+                value
+            };
+            (!wait.is_zero() && wait <= self.max_interval).then_some(wait)
+        })
+    }
 }
 
 fields! {
     route::RetryPolicy {
         read: retry_on, num_retries, per_try_timeout, per_try_idle_timeout, retry_priority,
             retry_host_predicate, host_selection_retry_max_attempts, retriable_status_codes,
-            retry_back_off, retriable_headers, retriable_request_headers;
-        reject: retry_options_predicates, rate_limited_retry_back_off, refresh_cluster_on_retry;
+            retry_back_off, retriable_headers, retriable_request_headers,
+            rate_limited_retry_back_off;
+        reject: retry_options_predicates, refresh_cluster_on_retry;
     }
     route::retry_policy::RetryBackOff { read: base_interval, max_interval; }
+    route::retry_policy::RateLimitedRetryBackOff { read: reset_headers, max_interval; }
+    route::retry_policy::ResetHeader { read: name, format; }
     route::retry_policy::RetryHostPredicate { read: name, config_type; }
     route::retry_policy::RetryPriority { read: name, config_type; }
     envoy_api::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig {
@@ -145,6 +173,11 @@ impl RetryPolicy {
             previous_hosts: false,
             host_selection_max_attempts: u32::try_from(attempts.max(1)).unwrap_or(u32::MAX),
             previous_priorities: None,
+            rate_limited: context.optional(
+                "rate_limited_retry_back_off",
+                message.rate_limited_retry_back_off.as_ref(),
+                rate_limited,
+            ),
         };
         host_predicates(context, message, &mut policy);
         policy.previous_priorities = context.optional(
@@ -187,6 +220,26 @@ fn priorities(context: &mut Context, message: &route::retry_policy::RetryPriorit
         context.error_at("update_frequency", "must be at least 1");
     }
     u32::try_from(config.update_frequency.max(1)).ok()
+}
+
+fn rate_limited(
+    context: &mut Context,
+    message: &route::retry_policy::RateLimitedRetryBackOff,
+) -> Option<RateLimitedBackOff> {
+    message.check(context);
+    if message.reset_headers.is_empty() {
+        context.error_at("reset_headers", "must have at least one member");
+    }
+    let headers = context.each("reset_headers", &message.reset_headers, |context, one| {
+        one.check(context);
+        context.non_empty("name", &one.name);
+        Some((one.name.to_ascii_lowercase(), one.format == 1))
+    });
+    let max = context.duration("max_interval", message.max_interval.as_ref());
+    Some(RateLimitedBackOff {
+        headers,
+        max_interval: max.unwrap_or(Duration::from_secs(300)),
+    })
 }
 
 fn back_off(
@@ -318,7 +371,22 @@ impl RetryState {
         permit: impl FnOnce() -> bool,
     ) -> Decision {
         let wanted = self.wants_headers(response);
-        self.decide(wanted, random, permit)
+        let asked = self
+            .policy
+            .rate_limited
+            .as_ref()
+            .and_then(|one| one.interval(response));
+        match (self.decide(wanted, random, permit), asked) {
+            (Decision::Retry { .. }, Some(interval)) => {
+                // At least as long as asked, up to half as long again.
+                let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+                let more = Duration::from_millis(random % (millis / 2).max(1));
+                Decision::Retry {
+                    after: interval + more,
+                }
+            }
+            (decision, _) => decision,
+        }
     }
 
     /// After an attempt without response headers. `request_sent`: bytes of the request may have
@@ -461,6 +529,7 @@ impl RetryPolicy {
             previous_hosts: false,
             host_selection_max_attempts: 1,
             previous_priorities: None,
+            rate_limited: None,
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct RouteTable {
     pub(crate) ignore_path_parameters: bool,
     /// Virtual hosts come one by one.
     pub vhds: Option<ConfigSource>,
+    /// Whether clusters must exist when the table is parsed (default: in the bootstrap).
+    pub validate_clusters: Option<bool>,
     /// Kept so that virtual hosts that come later are parsed alike.
     pub(crate) shared: Arc<parse::Shared>,
 }
@@ -287,6 +289,26 @@ impl RouteTable {
             route,
             cluster,
             weighted,
+        })
+    }
+
+    /// Clusters that routes name.
+    pub fn cluster_names(&self) -> impl Iterator<Item = &str> {
+        let routes = self.virtual_hosts.iter().flat_map(|host| &host.routes);
+        let forwards = routes.filter_map(|route| match &route.action {
+            Action::Forward(forward) => Some(forward),
+            _ => None,
+        });
+        forwards.flat_map(|forward| match &forward.clusters {
+            ClusterChoice::One(name) => vec![&**name],
+            ClusterChoice::Header(_) => Vec::new(),
+            ClusterChoice::Weighted { members, .. } => members
+                .iter()
+                .filter_map(|one| match &one.name {
+                    ClusterName::Fixed(name) => Some(&**name),
+                    ClusterName::Header(_) => None,
+                })
+                .collect(),
         })
     }
 

@@ -51,7 +51,11 @@ pub enum ProxyError {
 #[derive(Debug)]
 pub enum Request {
     View(oneshot::Sender<Box<View>>),
-    Drain { stop_listening: bool, inbound_only: bool, done: oneshot::Sender<()> },
+    Drain {
+        stop_listening: bool,
+        inbound_only: bool,
+        done: oneshot::Sender<()>,
+    },
     Quit,
 }
 
@@ -64,7 +68,9 @@ pub fn run(
     options: Options,
     drain: DrainWatch,
 ) -> Result<(), ProxyError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, main_task(bootstrap, options, drain))
 }
@@ -80,7 +86,9 @@ pub fn validate(message: &envoy_api::bootstrap::Bootstrap) -> Result<(), ProxyEr
         .map_err(|error| ProxyError::Config(error.to_string()))?;
     refuse_sources(&bootstrap)?;
     let bootstrap = Arc::new(bootstrap);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let (internal, _events) = mpsc::channel(QUEUED_REQUESTS);
         let mut state = State::new(environment, bootstrap.clone(), Vec::new(), None, internal);
@@ -94,7 +102,10 @@ async fn main_task(
     drain: DrainWatch,
 ) -> Result<(), ProxyError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let count = options.concurrency.filter(|count| *count > 0).unwrap_or(cores);
+    let count = options
+        .concurrency
+        .filter(|count| *count > 0)
+        .unwrap_or(cores);
     let environment = Environment {
         stats: Arc::new(Stats::new(count)),
         node: Arc::new(message.node.clone().unwrap_or_default()),
@@ -107,7 +118,10 @@ async fn main_task(
     environment.stats.configure(bootstrap.stats.clone());
     let workers = start_workers(count, &environment, &bootstrap, &options)?;
     let (internal, mut internal_events) = mpsc::channel(QUEUED_REQUESTS);
-    let senders = workers.iter().map(|worker| worker.commands.clone()).collect();
+    let senders = workers
+        .iter()
+        .map(|worker| worker.commands.clone())
+        .collect();
     let mut state = State::new(
         environment.clone(),
         bootstrap.clone(),
@@ -167,7 +181,9 @@ async fn main_task(
     }
     state.stop().await;
     drop(state);
-    tokio::task::spawn_blocking(|| workers.into_iter().for_each(WorkerHandle::join)).await.ok();
+    tokio::task::spawn_blocking(|| workers.into_iter().for_each(WorkerHandle::join))
+        .await
+        .ok();
     Ok(())
 }
 
@@ -191,7 +207,9 @@ fn start_workers(
         max_connections: bootstrap.max_downstream_connections,
         connections: Arc::default(),
     };
-    (0..count).map(|index| Ok(workers::start(index, settings.clone())?)).collect()
+    (0..count)
+        .map(|index| Ok(workers::start(index, settings.clone())?))
+        .collect()
 }
 
 /// Static resources go the same way as dynamic ones; here a problem ends the start.
@@ -204,27 +222,37 @@ fn add_static(
     let bytes = |encoded: Vec<u8>| Raw::new(encoded.into(), "", true);
     for (secret, message) in bootstrap.secrets.iter().zip(&resources.secrets) {
         let raw = bytes(message.encode_to_vec());
-        state.add_secret(secret.clone(), raw).map_err(ProxyError::Config)?;
+        state
+            .add_secret(secret.clone(), raw)
+            .map_err(ProxyError::Config)?;
     }
     for (cluster, message) in bootstrap.clusters.iter().zip(&resources.clusters) {
         let raw = bytes(message.encode_to_vec());
-        state.add_cluster(cluster.clone(), raw).map_err(ProxyError::Config)?;
+        state
+            .add_cluster(cluster.clone(), raw)
+            .map_err(ProxyError::Config)?;
     }
     for message in &resources.listeners {
         let raw = bytes(message.encode_to_vec());
-        state.add_listener(message, raw).map_err(ProxyError::Config)?;
+        state
+            .add_listener(message, raw)
+            .map_err(ProxyError::Config)?;
     }
     Ok(())
 }
 
 fn refuse_sources(bootstrap: &Bootstrap) -> Result<(), ProxyError> {
     use crate::parse::config_source::SourceKind;
-    for (field, source) in [("lds_config", &bootstrap.lds), ("cds_config", &bootstrap.cds)] {
+    for (field, source) in [
+        ("lds_config", &bootstrap.lds),
+        ("cds_config", &bootstrap.cds),
+    ] {
         match source.as_ref().map(|source| &source.kind) {
             None => {}
             Some(SourceKind::Ads) if bootstrap.ads.is_some() => {}
             Some(SourceKind::Ads) => {
-                let reason = format!("bootstrap: dynamic_resources.{field}: there is no ads_config");
+                let reason =
+                    format!("bootstrap: dynamic_resources.{field}: there is no ads_config");
                 return Err(ProxyError::Config(reason));
             }
             Some(_) => {
@@ -239,14 +267,19 @@ fn refuse_sources(bootstrap: &Bootstrap) -> Result<(), ProxyError> {
 async fn on_event(state: &mut State, discovery: &mut Discovery, origin: &Origin, event: Event) {
     match event {
         Event::Connected => tracing::info!(?origin, "discovery stream is open"),
-        Event::Disconnected { reason } => tracing::info!(?origin, %reason, "discovery stream ended"),
+        Event::Disconnected { reason } => {
+            tracing::info!(?origin, %reason, "discovery stream ended")
+        }
         Event::Update(update) => {
             let result = state.apply(&update).await;
             // Names that became needed are asked for before the acknowledgement, so that the
             // server answers both in one go.
             discovery.subscribe(state.needs());
             state.confirmed().await;
-            let Some(handle) = discovery.handle(origin) else { return };
+            count_update(state, update.kind, result.is_ok());
+            let Some(handle) = discovery.handle(origin) else {
+                return;
+            };
             match result {
                 Ok(()) => handle.accept(&update),
                 Err(message) => {
@@ -256,6 +289,23 @@ async fn on_event(state: &mut State, discovery: &mut Discovery, origin: &Origin,
             }
         }
     }
+}
+
+/// Envoy's counters of discovery; an agent's readiness check asks for these.
+fn count_update(state: &State, kind: envoy_api::ResourceType, accepted: bool) {
+    let prefix = match kind {
+        envoy_api::ResourceType::Cluster => "cluster_manager.cds",
+        envoy_api::ResourceType::Listener => "listener_manager.lds",
+        _ => return,
+    };
+    let stats = &state.environment.stats;
+    let result = if accepted {
+        "update_success"
+    } else {
+        "update_rejected"
+    };
+    stats.counter(&format!("{prefix}.update_attempt")).add(1);
+    stats.counter(&format!("{prefix}.{result}")).add(1);
 }
 
 /// In-flight work finishes, new work is refused, within the time allowed.

@@ -39,6 +39,14 @@ pub fn answer(query: &Query, picture: &Picture) -> Answer {
             .split(',')
             .map(|path| path.split('.').collect())
             .collect();
+        let known = |path: &Vec<&str>| {
+            let first = path.first().copied().unwrap_or_default();
+            configs.iter().any(|section| section.get(first).is_some()) || RESOURCES.contains(&first)
+        };
+        if !paths.iter().all(known) {
+            let message = format!("FieldMask {mask} could not be successfully used.");
+            return Answer::failed(400, message);
+        }
         configs = configs.into_iter().map(|one| masked(one, &paths)).collect();
     }
     Answer::json(&json!({ "configs": configs }))
@@ -64,6 +72,7 @@ fn sections(picture: &Picture, include_eds: bool, keep: &dyn Fn(&str) -> bool) -
         configs.push(section(&endpoints(picture, keep)));
     }
     configs.push(section(&listeners(picture, keep)));
+    configs.push(section(&admin::ScopedRoutesConfigDump::default()));
     configs.push(section(&routes(picture, keep)));
     let secrets = secrets(picture, keep);
     if secrets != admin::SecretsConfigDump::default() {

@@ -33,8 +33,8 @@ pub fn answer(query: &Query, picture: &Picture) -> Answer {
     };
     match query.get("format").map(String::as_str) {
         Some("prometheus") => prometheus(query, picture),
-        Some("json") => json_answer(query, &filter, &picture.environment.stats.snapshot()),
-        None | Some("text") => text_answer(query, &filter, &picture.environment.stats.snapshot()),
+        Some("json") => json_answer(query, &filter, &super::system::snapshot(picture)),
+        None | Some("text") => text_answer(query, &filter, &super::system::snapshot(picture)),
         Some(_) => Answer::failed(
             400,
             "usage: /stats?format=json  or /stats?format=prometheus \n\n",
@@ -49,10 +49,12 @@ pub fn prometheus(query: &Query, picture: &Picture) -> Answer {
     };
     let stats = &picture.environment.stats;
     let used_only = query.contains_key("usedonly");
-    let body =
-        crate::stats::prometheus::render(&stats.snapshot(), stats.config(), used_only, |name| {
-            filter.keeps(name)
-        });
+    let body = crate::stats::prometheus::render(
+        &super::system::snapshot(picture),
+        stats.config(),
+        used_only,
+        |name| filter.keeps(name),
+    );
     Answer {
         status: 200,
         content_type: TEXT,

@@ -18,6 +18,7 @@ use crate::http::codec::h1;
 use crate::http::codec::h2::Coalesce;
 use crate::network::transport::{Io, Transport};
 use crate::parse::http_options::Http2Options;
+use crate::stats::tables::Cluster as Stat;
 
 /// Which protocol a pool speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,7 +133,11 @@ struct PendingPermit(Rc<Cluster>, RoutingPriority);
 
 impl Drop for PendingPermit {
     fn drop(&mut self) {
-        self.0.block.priority(self.1).pending_requests.fetch_sub(1, Ordering::Relaxed);
+        self.0
+            .block
+            .priority(self.1)
+            .pending_requests
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -193,7 +198,10 @@ impl Pool {
         }
         let permit = PendingPermit(self.cluster.clone(), priority);
         let (sender, receiver) = oneshot::channel();
-        self.waiters.borrow_mut().push_back(Waiter { sender, _pending: permit });
+        self.waiters.borrow_mut().push_back(Waiter {
+            sender,
+            _pending: permit,
+        });
         self.connect_for_waiters(priority);
         match receiver.await {
             Ok(result) => result,
@@ -231,9 +239,13 @@ impl Pool {
         let idle_timeout = self.cluster.config.limits.idle_timeout;
         let too_old =
             |since: Instant| idle_timeout.is_some_and(|most| now.duration_since(since) >= most);
-        self.idle.borrow_mut().retain_mut(|one| !too_old(one.idle_since) && is_quiet(one));
+        self.idle
+            .borrow_mut()
+            .retain_mut(|one| !too_old(one.idle_since) && is_quiet(one));
         let unused = |one: &Rc<Http2Connection>| one.active.get() == 0;
-        self.shared.borrow_mut().retain(|one| !(unused(one) && too_old(one.idle_since.get())));
+        self.shared
+            .borrow_mut()
+            .retain(|one| !(unused(one) && too_old(one.idle_since.get())));
         self.is_empty()
     }
 
@@ -264,7 +276,12 @@ impl Pool {
                 return Some(Lease::Http1(connection));
             }
         }
-        let shared = self.shared.borrow().iter().find(|one| one.has_room()).cloned()?;
+        let shared = self
+            .shared
+            .borrow()
+            .iter()
+            .find(|one| one.has_room())
+            .cloned()?;
         Some(self.lease_of(shared))
     }
 
@@ -282,7 +299,9 @@ impl Pool {
     /// Hands free connections to the streams that wait, in order.
     fn serve(&self) {
         loop {
-            self.waiters.borrow_mut().retain(|waiter| !waiter.sender.is_closed());
+            self.waiters
+                .borrow_mut()
+                .retain(|waiter| !waiter.sender.is_closed());
             if self.waiters.borrow().is_empty() {
                 return;
             }
@@ -306,7 +325,12 @@ impl Pool {
             PoolProtocol::Http2 | PoolProtocol::Auto => waiting.min(1),
         };
         while self.connecting.get() < wanted {
-            let most = self.cluster.config.circuit_breakers.of(priority).max_connections;
+            let most = self
+                .cluster
+                .config
+                .circuit_breakers
+                .of(priority)
+                .max_connections;
             let open = &self.cluster.block.priority(priority).connections;
             let mine = self.busy.get() as usize
                 + self.connecting.get() as usize
@@ -334,7 +358,9 @@ impl Pool {
                 // As in Envoy: whoever waits for a connection learns that there is none.
                 let waiters = std::mem::take(&mut *self.waiters.borrow_mut());
                 for waiter in waiters {
-                    let _ = waiter.sender.send(Err(PoolFailure::Connect(failure.clone())));
+                    let _ = waiter
+                        .sender
+                        .send(Err(PoolFailure::Connect(failure.clone())));
                 }
             }
         }
@@ -343,29 +369,48 @@ impl Pool {
     fn connect_options(&self) -> ConnectOptions {
         let mut options = self.options.clone();
         if options.alpn.is_none() {
-            let default = self.cluster.tls_for(&self.host).map(|tls| &tls.parsed().context.alpn);
+            let default = self
+                .cluster
+                .tls_for(&self.host)
+                .map(|tls| &tls.parsed().context.alpn);
             if default.is_some_and(Vec::is_empty) {
                 let protocols: &[&[u8]] = match self.protocol {
                     PoolProtocol::Http1 => &[],
                     PoolProtocol::Http2 => &[b"h2"],
                     PoolProtocol::Auto => &[b"h2", b"http/1.1"],
                 };
-                options.alpn =
-                    Some(protocols.iter().map(|name| name.to_vec()).collect::<Arc<[Vec<u8>]>>());
+                options.alpn = Some(
+                    protocols
+                        .iter()
+                        .map(|name| name.to_vec())
+                        .collect::<Arc<[Vec<u8>]>>(),
+                );
             }
         }
         options
     }
 
     async fn begin(&self, opened: connect::Opened) -> Result<(), ConnectFailure> {
-        let alpn = opened.connection.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+        let alpn = opened
+            .connection
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.alpn.as_deref());
         let http2 = match self.protocol {
             PoolProtocol::Http1 => false,
             PoolProtocol::Http2 => true,
             PoolProtocol::Auto => alpn == Some(b"h2"),
         };
+        let counted = if http2 {
+            Stat::CxHttp2Total
+        } else {
+            Stat::CxHttp1Total
+        };
+        self.cluster.stats.inc(counted);
         if http2 {
-            let shared = self.begin_http2(opened.transport, opened.connection).await?;
+            let shared = self
+                .begin_http2(opened.transport, opened.connection)
+                .await?;
             self.shared.borrow_mut().push(shared);
             return Ok(());
         }
@@ -417,7 +462,9 @@ impl Pool {
     }
 
     fn forget(&self, shared: &Rc<Http2Connection>) {
-        self.shared.borrow_mut().retain(|one| !Rc::ptr_eq(one, shared));
+        self.shared
+            .borrow_mut()
+            .retain(|one| !Rc::ptr_eq(one, shared));
     }
 }
 

@@ -188,12 +188,12 @@ pub fn cidr(context: &mut Context, message: &core::CidrRange) -> Option<IpNet> {
         .address_prefix
         .parse::<IpAddr>()
         .ok()
-        .and_then(|ip| {
-            let bits = if ip.is_ipv4() { 32 } else { 128 };
-            IpNet::new(ip, u8::try_from(length.min(bits)).ok()?).ok()
-        });
+        .and_then(|ip| IpNet::new(ip, u8::try_from(length).ok()?).ok());
     if net.is_none() {
-        context.error(format!("malformed IP address: {}", message.address_prefix));
+        context.error(format!(
+            "malformed CIDR: {}/{length}",
+            message.address_prefix
+        ));
     }
     net.map(|net| net.trunc())
 }

@@ -117,6 +117,7 @@ fn parse(context: &mut Context, message: &bootstrap::Bootstrap) -> Option<Bootst
         });
         (listeners, clusters, secrets)
     });
+    known_clusters(context, &listeners, &clusters);
     unique(context, clusters.iter().map(|one| &*one.name));
     let source = super::config_source::parse;
     let (ads, lds, cds) = context.field("dynamic_resources", |context| {
@@ -170,6 +171,40 @@ fn parse(context: &mut Context, message: &bootstrap::Bootstrap) -> Option<Bootst
             source,
         ),
     })
+}
+
+/// Inline routes of static listeners name clusters that exist, as in Envoy.
+fn known_clusters(context: &mut Context, listeners: &[Arc<Listener>], clusters: &[Arc<Cluster>]) {
+    use super::http_connection_manager::RouteSource;
+    use super::network_filter::Terminal;
+    if context.has_problems() {
+        return;
+    }
+    let chains = listeners.iter().flat_map(|listener| {
+        listener
+            .filter_chains
+            .iter()
+            .chain(&listener.default_filter_chain)
+    });
+    for chain in chains {
+        let Terminal::Http(http) = &chain.terminal else {
+            continue;
+        };
+        let RouteSource::Inline(table) = &http.routes else {
+            continue;
+        };
+        if table.validate_clusters == Some(false) {
+            continue;
+        }
+        for name in table.cluster_names() {
+            if !clusters.iter().any(|cluster| *cluster.name == *name) {
+                context.error(format!(
+                    "route_config '{}': route: unknown cluster '{name}'",
+                    table.name
+                ));
+            }
+        }
+    }
 }
 
 fn unique<'a>(context: &mut Context, names: impl Iterator<Item = &'a str>) {

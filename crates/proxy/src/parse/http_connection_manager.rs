@@ -267,7 +267,10 @@ pub fn parse(
         .unwrap_or_default();
     Some(HttpConnectionManager {
         stat_prefix: message.stat_prefix.as_str().into(),
-        stats: context.environment().stats.group(&format!("http.{}.", message.stat_prefix)),
+        stats: context
+            .environment()
+            .stats
+            .group(&format!("http.{}.", message.stat_prefix)),
         codec,
         routes: routes?,
         filters: Arc::new(filters?),
@@ -327,7 +330,7 @@ pub fn parse(
         forward_client_cert: forward_client_cert(context, message),
         client_cert_details,
         proxy_100_continue: message.proxy_100_continue,
-        upgrades: context.each("upgrade_configs", &message.upgrade_configs, upgrade),
+        upgrades: upgrades(context, &message.upgrade_configs),
         normalize_path: message.normalize_path.unwrap_or(false),
         merge_slashes: message.merge_slashes,
         escaped_slashes: escaped_slashes(context, message),
@@ -441,7 +444,10 @@ fn internal_addresses(
                 ranges,
             })
         })
-        .unwrap_or(InternalAddresses::Ranges { unix_sockets: false, ranges: Vec::new() })
+        .unwrap_or(InternalAddresses::Ranges {
+            unix_sockets: false,
+            ranges: Vec::new(),
+        })
 }
 
 fn forward_client_cert(
@@ -471,6 +477,21 @@ fn cert_details(
         dns: message.dns,
         uri: message.uri,
     })
+}
+
+/// The list of upgrades; a name may come once.
+fn upgrades(context: &mut Context, messages: &[inner::UpgradeConfig]) -> Vec<Upgrade> {
+    let list = context.each("upgrade_configs", messages, upgrade);
+    for (at, one) in list.iter().enumerate() {
+        if list[..at].iter().any(|other| other.kind == one.kind) {
+            let message = format!(
+                "multiple upgrade configs with the same name: '{}'",
+                one.kind
+            );
+            context.error_at("upgrade_configs", message);
+        }
+    }
+    list
 }
 
 fn upgrade(context: &mut Context, message: &inner::UpgradeConfig) -> Option<Upgrade> {

@@ -327,11 +327,14 @@ fn chains(context: &mut Context, message: &listener::Listener) -> Vec<Arc<Filter
     for chain in &parsed {
         let key = format!("{:?}", chain.criteria);
         if let Some(other) = seen.insert(key, &chain.name) {
-            context.error(format!(
-                "error adding listener '{}': filter chain '{}' has the same matching rules \
+            context.error_at(
+                "filter_chains",
+                format!(
+                    "error adding listener '{}': filter chain '{}' has the same matching rules \
                  defined as '{other}'",
-                message.name, chain.name
-            ));
+                    message.name, chain.name
+                ),
+            );
         }
     }
     parsed

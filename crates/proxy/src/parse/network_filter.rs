@@ -191,6 +191,9 @@ fn filter(context: &mut Context, message: &listener::Filter) -> Option<Parsed> {
             "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit" => {
                 let one = context.open::<filters::connection_limit::v3::ConnectionLimit>(any)?;
                 one.check(context);
+                if one.max_connections.is_none_or(|most| most == 0) {
+                    context.error_at("max_connections", "must be at least 1");
+                }
                 let delay = context
                     .duration("delay", one.delay.as_ref())
                     .unwrap_or_default();

@@ -260,7 +260,15 @@ pub fn upstream(context: &mut Context, message: &tls::UpstreamTlsContext) -> Opt
     }
     let default = tls::CommonTlsContext::default();
     let given = message.common_tls_context.as_ref().unwrap_or(&default);
-    let common = context.field("common_tls_context", |context| common(context, given))?;
+    let mut common = context.field("common_tls_context", |context| common(context, given))?;
+    // Envoy's clients stop at TLS 1.2 unless told otherwise.
+    let maximum = given
+        .tls_params
+        .as_ref()
+        .map_or(0, |one| one.tls_maximum_protocol_version);
+    if maximum == TlsProtocol::TlsAuto as i32 && common.minimum == TlsVersion::V1_2 {
+        common.maximum = TlsVersion::V1_2;
+    }
     if common.certificates.len() > 1 {
         context.error("at most one client certificate is allowed");
     }

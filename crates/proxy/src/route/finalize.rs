@@ -59,15 +59,16 @@ impl Selected {
         let Some(forward) = self.forward() else {
             return;
         };
-        let literal = self.weighted().and_then(|one| one.host_rewrite.as_ref());
-        let new = match (literal, &forward.host_rewrite) {
-            (Some(host), _) | (None, HostRewrite::Literal(host)) => Some(host.clone().into_bytes()),
+        // A weighted cluster's own rewrite leaves no trace, as in Envoy.
+        if let Some(host) = self.weighted().and_then(|one| one.host_rewrite.as_ref()) {
+            head.authority = bytes::Bytes::copy_from_slice(host.as_bytes());
+        }
+        let new = match &forward.host_rewrite {
+            HostRewrite::Literal(host) => Some(host.clone().into_bytes()),
             // The engine sets the name of the host that it chose.
-            (None, HostRewrite::None | HostRewrite::Auto) => None,
-            (None, HostRewrite::Header(name)) => head.headers.get(name).map(<[u8]>::to_vec),
-            (None, HostRewrite::PathRegex(substitution)) => {
-                Some(substitution.apply(head.path_only()))
-            }
+            HostRewrite::None | HostRewrite::Auto => None,
+            HostRewrite::Header(name) => head.headers.get(name).map(<[u8]>::to_vec),
+            HostRewrite::PathRegex(substitution) => Some(substitution.apply(head.path_only())),
         };
         if let Some(new) = new.filter(|new| !new.is_empty()) {
             set_authority(head, &new, (forward.append_x_forwarded_host, keep_original));

@@ -43,10 +43,10 @@ fields! {
             response_headers_to_remove, request_headers_to_add, request_headers_to_remove,
             most_specific_header_mutations_wins, max_direct_response_body_size_bytes,
             request_mirror_policies, ignore_port_in_host_matching, vhost_header,
-            ignore_path_parameters_in_path_matching, typed_per_filter_config;
+            ignore_path_parameters_in_path_matching, typed_per_filter_config,
+            validate_clusters;
         reject: cluster_specifier_plugins, route_specifiers;
-        ignore: validate_clusters = "clusters are looked up per request",
-            metadata = "nothing reads a table's metadata";
+        ignore: metadata = "nothing reads a table's metadata";
     }
     route::Vhds { read: config_source; }
     route::VirtualHost {
@@ -140,6 +140,7 @@ impl RouteTable {
                 .collect(),
             ignore_path_parameters: message.ignore_path_parameters_in_path_matching,
             vhds,
+            validate_clusters: message.validate_clusters,
             shared: Arc::new(shared),
         })
     }
@@ -160,6 +161,7 @@ impl RouteTable {
             internal_only_headers: self.internal_only_headers.clone(),
             ignore_path_parameters: self.ignore_path_parameters,
             vhds: self.vhds.clone(),
+            validate_clusters: self.validate_clusters,
             shared: self.shared.clone(),
         };
         context.finish(format!("route configuration '{}'", self.name), Some(table))

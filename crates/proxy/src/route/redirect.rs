@@ -40,6 +40,17 @@ pub enum RedirectPath {
     Regex(Substitution),
 }
 
+impl DirectResponse {
+    /// Envoy sends the request's own URL along with 201 and 3xx.
+    pub fn location(&self, head: &RequestHead) -> Option<Vec<u8>> {
+        if self.status != 201 && !(300..400).contains(&self.status) {
+            return None;
+        }
+        let scheme = head.scheme.as_str().as_bytes();
+        Some([scheme, b"://", &head.authority[..], &head.path[..]].concat())
+    }
+}
+
 /// The scheme that the client used, as the connection manager recorded it.
 fn client_scheme(head: &RequestHead) -> String {
     let forwarded = head.headers.get_str("x-forwarded-proto");

@@ -94,7 +94,11 @@ impl Timeouts {
             (Some(per_try), Some(global)) => Some(per_try.min(global)),
             (per_try, _) => per_try,
         };
-        Timeouts { global, per_try, ..*self }
+        Timeouts {
+            global,
+            per_try,
+            ..*self
+        }
     }
 
     /// Tells the upstream how long we wait: `x-envoy-expected-rq-timeout-ms` (unless Envoy's

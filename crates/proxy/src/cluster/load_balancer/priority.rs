@@ -84,6 +84,20 @@ impl Loads {
             let usable = f64::from(h.healthy + h.degraded);
             h.total == 0 || usable * 100.0 / f64::from(h.total) < panic_threshold.min(100.0)
         };
+        if total == 0 && panic_threshold == 0.0 && excluded.is_empty() {
+            // Panic is switched off: the first priority answers for all, with nobody.
+            let mut loads = Loads {
+                healthy: vec![0; health.len()],
+                degraded: vec![0; health.len()],
+                panic: vec![false; health.len()],
+            };
+            loads
+                .healthy
+                .iter_mut()
+                .take(1)
+                .for_each(|load| *load = 100);
+            return loads;
+        }
         if total == 0 {
             return Loads::total_panic(&health);
         }

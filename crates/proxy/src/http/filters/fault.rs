@@ -211,7 +211,7 @@ impl Filter {
         let headers = &call.head.headers;
         let (status, grpc, share) = match kind {
             Abort::Http(status) => (status, None, share),
-            Abort::Grpc(status) => (grpc_to_http(status), Some(status), share),
+            Abort::Grpc(status) => (200, Some(status), share),
             Abort::ByHeader => {
                 let number = |name: &str| {
                     headers
@@ -223,7 +223,7 @@ impl Filter {
                 if let Some(status) = number("x-envoy-fault-abort-request") {
                     (status, None, share)
                 } else if let Some(status) = number("x-envoy-fault-abort-grpc-request") {
-                    (grpc_to_http(status.into()), Some(status.into()), share)
+                    (200, Some(status.into()), share)
                 } else {
                     return Flow::Continue;
                 }
@@ -254,24 +254,6 @@ fn limited(share: Fraction, percent: Option<&str>) -> Fraction {
         asked
     } else {
         share
-    }
-}
-
-/// gRPC's statuses as HTTP, as Envoy maps them.
-pub fn grpc_to_http(status: u32) -> u16 {
-    match status {
-        0 => 200,
-        1 => 499,
-        3 | 9 | 11 => 400,
-        4 => 504,
-        5 => 404,
-        6 | 10 => 409,
-        7 => 403,
-        8 => 429,
-        12 => 501,
-        14 => 503,
-        16 => 401,
-        _ => 500,
     }
 }
 

@@ -10,9 +10,11 @@ use envoy_api::types;
 use prost_types::Any;
 
 use super::{Flow, Hooks, LocalReply, Override, RequestCall};
+use crate::access_log::Input;
 use crate::matcher::{Fraction, fraction};
 use crate::parse::Context;
 use crate::parse::compat::Message as _;
+use crate::route::{HeaderEdit, HeaderEdits};
 use crate::stats::Single;
 use crate::stream_info::ResponseFlags;
 
@@ -23,6 +25,9 @@ pub struct Config {
     enabled: Fraction,
     enforced: Fraction,
     resource_exhausted: bool,
+    response_headers: Vec<HeaderEdit>,
+    /// For requests that are over the limit and let pass.
+    request_headers: HeaderEdits,
     counters: [Arc<Single>; 4],
 }
 
@@ -40,8 +45,9 @@ struct Bucket {
 fields! {
     wire::LocalRateLimit {
         read: stat_prefix, status, token_bucket, filter_enabled, filter_enforced,
-            rate_limited_as_resource_exhausted;
-        reject: request_headers_to_add_when_not_enforced, response_headers_to_add, descriptors,
+            rate_limited_as_resource_exhausted, response_headers_to_add,
+            request_headers_to_add_when_not_enforced;
+        reject: descriptors,
             stage, local_rate_limit_per_downstream_connection, local_cluster_rate_limit,
             enable_x_ratelimit_headers, vh_rate_limits, always_consume_default_token_bucket,
             rate_limits, max_dynamic_descriptors, enable_retry_after_header;
@@ -65,6 +71,20 @@ impl Config {
         };
         let enabled = share(context, "filter_enabled", message.filter_enabled.as_ref());
         let enforced = share(context, "filter_enforced", message.filter_enforced.as_ref());
+        let response_headers = context.each(
+            "response_headers_to_add",
+            &message.response_headers_to_add,
+            HeaderEdit::parse,
+        );
+        let add = context.each(
+            "request_headers_to_add_when_not_enforced",
+            &message.request_headers_to_add_when_not_enforced,
+            HeaderEdit::parse,
+        );
+        let request_headers = HeaderEdits {
+            remove: Vec::new(),
+            add,
+        };
         let stats = &context.environment().stats;
         let prefix = &message.stat_prefix;
         let counters = ["enabled", "ok", "rate_limited", "enforced"]
@@ -78,6 +98,8 @@ impl Config {
             enabled,
             enforced,
             resource_exhausted: message.rate_limited_as_resource_exhausted,
+            response_headers,
+            request_headers,
             counters,
         })
     }
@@ -153,13 +175,28 @@ impl Hooks for Filter {
             return Flow::Continue;
         }
         limited.add(1);
+        let (request, response, trailers) = (Some(&*call.head), None, None);
+        let input = Input {
+            stream: call.stream,
+            request,
+            response,
+            trailers,
+        };
         if !config.enforced.holds(call.context.draw()) {
+            let values = config.request_headers.values(&input);
+            config
+                .request_headers
+                .apply(&mut call.head.headers, &values);
             return Flow::Continue;
         }
+        let added = config.response_headers.iter();
+        let added = added.map(|edit| (edit.name.clone().into(), edit.value.render(&input)));
+        let added = added.collect();
         enforced.add(1);
         let mut reply = LocalReply::new(config.status, "local_rate_limited");
         reply.body = Bytes::from_static(b"local_rate_limited");
         reply.flags = ResponseFlags::RATE_LIMITED;
+        reply.headers = added;
         reply.grpc_status = config.resource_exhausted.then_some(8);
         call.stream
             .response_flags

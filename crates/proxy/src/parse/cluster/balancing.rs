@@ -166,8 +166,31 @@ fn locality_mode(context: &mut Context, message: &inner::CommonLbConfig) -> Loca
     }
 }
 
+/// Settings of another policy than the one in force are named, not passed over.
+fn foreign_settings(context: &mut Context, message: &cluster::Cluster) {
+    use inner::{LbConfig, LbPolicy};
+    let policy = LbPolicy::try_from(message.lb_policy).ok();
+    let place = match (&message.lb_config, policy) {
+        (Some(LbConfig::RingHashLbConfig(_)), Some(LbPolicy::RingHash))
+        | (Some(LbConfig::MaglevLbConfig(_)), Some(LbPolicy::Maglev))
+        | (Some(LbConfig::OriginalDstLbConfig(_)), Some(LbPolicy::ClusterProvided))
+        | (Some(LbConfig::LeastRequestLbConfig(_)), Some(LbPolicy::LeastRequest))
+        | (Some(LbConfig::RoundRobinLbConfig(_)), Some(LbPolicy::RoundRobin))
+        | (None, _) => return,
+        (Some(LbConfig::LeastRequestLbConfig(one)), _) if one.slow_start_config.is_some() => {
+            "least_request_lb_config.slow_start_config"
+        }
+        (Some(LbConfig::RoundRobinLbConfig(one)), _) if one.slow_start_config.is_some() => {
+            "round_robin_lb_config.slow_start_config"
+        }
+        (Some(_), _) => return,
+    };
+    context.error_at(place, "does not go with this lb_policy");
+}
+
 fn legacy(context: &mut Context, message: &cluster::Cluster) -> Policy {
     use inner::{LbConfig, LbPolicy};
+    foreign_settings(context, message);
     let hashing = message.common_lb_config.as_ref();
     let hashing = hashing
         .and_then(|one| one.consistent_hashing_lb_config)
@@ -289,7 +312,7 @@ fn maglev_size(context: &mut Context, size: Option<u64>) -> u64 {
     let prime = size >= 2 && (2..).take_while(|d| d * d <= size).all(|d| size % d != 0);
     if size > MAX_MAGLEV || !prime {
         context.error_at(
-            "table_size",
+            "maglev_lb_config.table_size",
             format!("must be a prime of at most {MAX_MAGLEV}"),
         );
         return DEFAULT_MAGLEV;
