@@ -2,6 +2,7 @@
 //! control plane.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub struct Platform {
     pub envoy: Option<PathBuf>,
     pub addresses: Mutex<Addresses>,
     pub facts: Mutex<MeshFacts>,
+    /// The whole mesh is being ended: nobody is left to be told that a pod leaves.
+    pub closing: AtomicBool,
     /// The version of the board that registry, rules and names show.
     pub published: watch::Receiver<u64>,
 }
@@ -40,6 +43,10 @@ impl Platform {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     pub fn trust_domain(&self) -> String {

@@ -27,6 +27,8 @@ use process::PodProcess;
 
 /// What a proxy may take to end after its applications have.
 const PROXY_GRACE: Duration = Duration::from_secs(10);
+/// The same when the whole mesh ends.
+const CLOSING_GRACE: Duration = Duration::from_secs(1);
 /// What all proxies together may take to learn that a pod is leaving.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 /// Between attempts to make a pod that could not be made.
@@ -169,13 +171,19 @@ async fn run_once(
                 .board
                 .update(&key, |record| record.terminating = true)
         };
-        if platform.board.pod(&key).is_some_and(|record| record.ready) {
+        let serves = platform.board.pod(&key).is_some_and(|record| record.ready);
+        if serves && !platform.is_closing() {
             platform.settle(SETTLE_LIMIT, leave).await;
         } else {
             leave();
         }
         stop_containers.send_replace(true);
-        end_all(spec, &process).await;
+        let proxy_grace = if platform.is_closing() {
+            CLOSING_GRACE
+        } else {
+            PROXY_GRACE
+        };
+        end_all(spec, &process, proxy_grace).await;
     }
     if let Ok(process) = Arc::try_unwrap(process) {
         process.destroy().await;
@@ -184,7 +192,7 @@ async fn run_once(
 }
 
 /// Applications first, so that their last answers still find a proxy.
-async fn end_all(spec: &PodSpec, process: &Arc<PodProcess>) {
+async fn end_all(spec: &PodSpec, process: &Arc<PodProcess>, proxy_grace: Duration) {
     let deadline = Instant::now() + spec.template.grace;
     let names = spec
         .template
@@ -206,7 +214,7 @@ async fn end_all(spec: &PodSpec, process: &Arc<PodProcess>) {
     }
     if spec.template.proxy != ProxyRole::None {
         let left = deadline.saturating_duration_since(Instant::now());
-        process.end(sidecar::PROXY, PROXY_GRACE.min(left)).await;
+        process.end(sidecar::PROXY, proxy_grace.min(left)).await;
     }
 }
 

@@ -13,6 +13,7 @@ pub mod workloads;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use daemon::drain::Drain;
@@ -60,6 +61,7 @@ pub struct Supervisor {
     control: tokio::sync::Mutex<Option<ControlProcess>>,
     outside: Outside,
     stop: Notify,
+    stopping: AtomicBool,
     drain: Drain,
     _lock: SupervisorLock,
     background: Mutex<Vec<Task<()>>>,
@@ -116,6 +118,7 @@ impl Supervisor {
             envoy: envoy::find(&desired.settings),
             addresses: Mutex::new(state.load(ADDRESSES)),
             facts: Mutex::new(facts(&desired)),
+            closing: AtomicBool::new(false),
             published,
             state: state.clone(),
         });
@@ -132,6 +135,7 @@ impl Supervisor {
             control: tokio::sync::Mutex::default(),
             outside,
             stop: Notify::new(),
+            stopping: AtomicBool::new(false),
             drain: Drain::new().0,
             _lock: lock,
             background: Mutex::default(),
@@ -198,6 +202,11 @@ impl Supervisor {
 
     /// Reads the folder again and makes it so; the findings that are only warnings.
     pub async fn converge(&self, folder: Option<&Path>) -> Result<Vec<String>, LocalError> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(LocalError::refused(
+                "the mesh is being stopped: wait for `stolos down` to return",
+            ));
+        }
         let known = self.desired();
         let folder = folder.unwrap_or(&known.folder);
         let desired = manifest::read(folder, Some(&known.name))?;
@@ -300,6 +309,7 @@ impl Supervisor {
     }
 
     pub fn ask_to_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.stop.notify_one();
     }
 
@@ -310,6 +320,8 @@ impl Supervisor {
 
     /// Ends everything gracefully: pods first, then the control plane.
     pub async fn shut_down(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.platform.closing.store(true, Ordering::Relaxed);
         self.workloads.stop().await;
         if let Some(control) = self.control.lock().await.take() {
             control.stop().await;

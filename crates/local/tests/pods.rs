@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -229,6 +230,7 @@ async fn start(folder: &Path, state: &Path) -> Machine {
             root_certificate: String::new(),
             trusted_certificates: String::new(),
         }),
+        closing: AtomicBool::new(false),
         published,
         state: state.clone(),
     });
