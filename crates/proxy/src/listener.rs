@@ -217,6 +217,10 @@ pub async fn serve(
     let Some(chain) = listener.choose(&connection) else {
         stats.inc(Stat::NoFilterChainMatch);
         tracing::debug!(listener = %connection.listener_name, "no filter chain matches");
+        if !buffer.is_empty() {
+            // What was sent is dropped unread, and the client is told so.
+            let _ = socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
+        }
         return;
     };
     connection.filter_chain_name = chain.entry.config.name.clone();

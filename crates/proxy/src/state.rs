@@ -49,6 +49,7 @@ impl Raw {
 struct Warming<T> {
     entry: Arc<T>,
     raw: Raw,
+    since: Instant,
     /// After this it goes into force without what is missing.
     deadline: Option<Instant>,
 }

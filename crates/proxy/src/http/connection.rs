@@ -203,14 +203,15 @@ async fn next_request(
     // Between requests the idle timeout counts; once bytes are there, the one for heads.
     let mut idle = http.limits.idle_timeout.map(|idle| Box::pin(tokio::time::sleep(idle)));
     let mut started = false;
-    let headers_timeout = http.request_headers_timeout;
+    let (of_head, of_request) = (http.request_headers_timeout, http.request_timeout);
+    let head_limit = of_head.into_iter().chain(of_request).min();
     let got = poll_fn(|cx| {
         if let Poll::Ready(result) = reader.poll_head(cx, limits) {
             return Poll::Ready(Some(result));
         }
         if !reader.is_empty() && !started {
             started = true;
-            idle = headers_timeout.map(|limit| Box::pin(tokio::time::sleep(limit)));
+            idle = head_limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
         }
         if let Some(timer) = &mut idle
             && timer.as_mut().poll(cx).is_ready()
@@ -225,7 +226,9 @@ async fn next_request(
     .await;
     let bytes = match got {
         None if started => {
-            let details = "request_header_timeout";
+            let overall = of_head.is_none_or(|own| of_request.is_some_and(|all| all < own));
+            let details =
+                if overall { "request_overall_timeout" } else { "request_header_timeout" };
             return Next::Bad(CodecError::Protocol { status: 408, details });
         }
         None | Some(Ok(None)) | Some(Err(CodecError::Closed | CodecError::Io(_))) => {

@@ -36,6 +36,7 @@ pub enum RequestError {
     StreamIdle { request_complete: bool },
     MaxDuration { request_complete: bool },
     RequestTimeout,
+    HeaderTimeout,
     BodyTooLarge,
     TlsRequired(Vec<u8>),
 }
@@ -116,6 +117,9 @@ impl RequestError {
             }
             RequestError::RequestTimeout => {
                 text(plain(408, "request_overall_timeout"), "request timeout")
+            }
+            RequestError::HeaderTimeout => {
+                text(plain(408, "request_header_timeout"), "request header timeout")
             }
             RequestError::BodyTooLarge => {
                 text(plain(413, "request_payload_too_large"), "Payload Too Large")

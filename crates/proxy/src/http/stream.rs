@@ -128,7 +128,11 @@ pub async fn refuse(
         routes: None,
         selected: None,
     };
-    let reply = RequestError::Codec { status, details }.reply();
+    let reply = match details {
+        "request_overall_timeout" => RequestError::RequestTimeout.reply(),
+        "request_header_timeout" => RequestError::HeaderTimeout.reply(),
+        details => RequestError::Codec { status, details }.reply(),
+    };
     let _ = stream.reply(reply).await;
     stream.end();
     stream.downstream
@@ -161,6 +165,9 @@ impl Stream {
             Action::Direct(direct) => {
                 let mut reply = LocalReply::new(direct.status, "direct_response");
                 reply.body = direct.body.clone();
+                if let Some(location) = direct.location(&self.head) {
+                    reply.headers.push(("location".into(), location));
+                }
                 if let Some(kind) = &direct.content_type {
                     reply.headers.push(("content-type".into(), kind.clone().into_bytes()));
                 }

@@ -90,7 +90,12 @@ fn note_end(info: &mut StreamInfo, ended: &Ended) {
             info.connection_termination_details = Some("duration_timeout".into());
         }
         Ended::Drained | Ended::Finished => {}
-        Ended::Failed(error) => tracing::debug!(%error, "TCP connection failed"),
+        Ended::Failed { error, upstream } => {
+            if *upstream && error.kind() == io::ErrorKind::ConnectionReset {
+                info.response_flags.insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
+            }
+            tracing::debug!(%error, "TCP connection failed");
+        }
     }
 }
 
@@ -130,6 +135,11 @@ async fn connect_upstream(
             Err(failure) => {
                 let random = session.worker.random();
                 cluster.on_connect_failure(&host, failure.timeout, random);
+                // The server accepted and hung up before we had looked.
+                if failure.reason.contains("Connection reset") {
+                    info.response_flags.insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
+                    return None;
+                }
                 info.upstream.transport_failure_reason = Some(failure.reason);
             }
         }
@@ -159,7 +169,8 @@ pub enum Ended {
     Idle,
     TooOld,
     Drained,
-    Failed(io::Error),
+    /// `upstream`: while reading from the upstream or writing to it.
+    Failed { error: io::Error, upstream: bool },
 }
 
 /// Both directions of a tunnel.
@@ -185,7 +196,9 @@ impl Copies {
         std::future::poll_fn(move |cx| {
             match self.poll(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ended::Finished),
-                Poll::Ready(Err(error)) => return Poll::Ready(Ended::Failed(error)),
+                Poll::Ready(Err((error, upstream))) => {
+                    return Poll::Ready(Ended::Failed { error, upstream });
+                }
                 Poll::Pending => {}
             }
             if let (Some(timer), Some(idle)) = (&mut timer, idle) {
@@ -203,9 +216,16 @@ impl Copies {
         .await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let up = self.up.poll(cx)?;
-        let down = self.down.poll(cx)?;
+    /// An error says whether the upstream's side failed.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), (io::Error, bool)>> {
+        let up = match self.up.poll(cx) {
+            Poll::Ready(Err((error, reading))) => return Poll::Ready(Err((error, !reading))),
+            other => other,
+        };
+        let down = match self.down.poll(cx) {
+            Poll::Ready(Err((error, reading))) => return Poll::Ready(Err((error, reading))),
+            other => other,
+        };
         if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 }
@@ -236,38 +256,41 @@ impl Copy {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// An error says whether it came from reading.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), (io::Error, bool)>> {
+        let writing = |error| (error, false);
+        let reading = |error| (error, true);
         loop {
             if self.closed {
                 return Poll::Ready(Ok(()));
             }
             while !self.buffer.is_empty() {
-                let count = ready!(self.to.poll_write(cx, &self.buffer))?;
+                let count = ready!(self.to.poll_write(cx, &self.buffer)).map_err(writing)?;
                 if count == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    return Poll::Ready(Err(writing(io::ErrorKind::WriteZero.into())));
                 }
                 self.flushed = false;
                 self.moved += count as u64;
                 self.buffer.advance(count);
             }
             if self.ended {
-                ready!(self.to.poll_shutdown(cx))?;
+                ready!(self.to.poll_shutdown(cx)).map_err(writing)?;
                 self.closed = true;
                 continue;
             }
-            if self.from.poll_readable(cx)?.is_pending() {
+            if self.from.poll_readable(cx).map_err(reading)?.is_pending() {
                 self.buffer = BytesMut::new();
-                return self.flush(cx);
+                return self.flush(cx).map_err(writing);
             }
             self.buffer.reserve(COPY_BUFFER);
             match self.from.poll_read(cx, &mut self.buffer) {
                 Poll::Pending => {
                     self.buffer = BytesMut::new();
-                    return self.flush(cx);
+                    return self.flush(cx).map_err(writing);
                 }
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(reading(error))),
             }
         }
     }

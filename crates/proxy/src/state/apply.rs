@@ -110,10 +110,9 @@ impl State {
             }
         }
         self.begin_resolving(&name, &entry);
-        let timeout = super::warming::cluster_timeout(&entry.config);
+        let since = tokio::time::Instant::now();
         if let Some(state) = self.clusters.get_mut(&name) {
-            let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout);
-            state.warming = Some(Warming { entry, raw, deadline });
+            state.warming = Some(Warming { entry, raw, since, deadline: None });
         }
         Ok(())
     }

@@ -44,10 +44,9 @@ impl State {
                 return Err(format!("listener '{name}': {problem}"));
             }
         };
-        let timeout = super::warming::listener_timeout(&entry);
-        let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout);
+        let since = tokio::time::Instant::now();
         if let Some(state) = self.listeners.get_mut(&name) {
-            state.warming = Some(Warming { entry, raw, deadline });
+            state.warming = Some(Warming { entry, raw, since, deadline: None });
         }
         Ok(())
     }

@@ -14,10 +14,10 @@ use crate::parse::network_filter::Terminal;
 use crate::parse::tls::TlsContext;
 use crate::workers::Command;
 
-/// The longest that a cluster waits; `None` = for ever.
-pub fn cluster_timeout(config: &Cluster) -> Option<Duration> {
+/// The longest that a cluster waits for what is missing; `None` = for ever.
+fn cluster_timeout(config: &Cluster, has_endpoints: bool) -> Option<Duration> {
     let eds = match &config.discovery {
-        Discovery::Eds { source, .. } => source.initial_fetch_timeout,
+        Discovery::Eds { source, .. } if !has_endpoints => source.initial_fetch_timeout,
         _ => Some(Duration::from_secs(15)),
     };
     let transports = std::iter::once(&config.transport)
@@ -28,15 +28,20 @@ pub fn cluster_timeout(config: &Cluster) -> Option<Duration> {
     })
 }
 
-pub fn listener_timeout(entry: &ListenerEntry) -> Option<Duration> {
+/// The longest that a listener waits for what is missing; what has come no longer counts.
+fn listener_timeout(
+    entry: &ListenerEntry,
+    has_routes: impl Fn(&str) -> bool,
+) -> Option<Duration> {
     let mut longest = Some(Duration::ZERO);
     for chain in entry.chains.iter().chain(&entry.default_chain) {
         if let Terminal::Http(http) = &chain.config.terminal
-            && let RouteSource::Rds { source, .. } = &http.routes
+            && let RouteSource::Rds { source, name } = &http.routes
+            && !has_routes(name)
         {
             longest = longer(longest, source.initial_fetch_timeout);
         }
-        if let Some(tls) = &chain.tls {
+        if let Some(tls) = chain.tls.as_ref().filter(|tls| !tls.is_ready()) {
             longest = longer(longest, secret_timeout(&tls.parsed().context));
         }
     }
@@ -88,9 +93,24 @@ impl State {
         self.clusters_known && !self.clusters.values().any(|one| one.warming.is_some() && first(one))
     }
 
+    /// How long to wait follows from what is still missing.
+    fn set_deadlines(&mut self) {
+        for warming in self.clusters.values_mut().filter_map(|one| one.warming.as_mut()) {
+            let config = &warming.entry.config;
+            let known = assignment_of(&self.assignments, config).is_some();
+            warming.deadline = cluster_timeout(config, known).map(|wait| warming.since + wait);
+        }
+        let routes = &self.routes;
+        for warming in self.listeners.values_mut().filter_map(|one| one.warming.as_mut()) {
+            let wait = listener_timeout(&warming.entry, |name| routes.contains_key(name));
+            warming.deadline = wait.map(|wait| warming.since + wait);
+        }
+    }
+
     /// Puts into force whatever is ready.
     pub async fn progress(&mut self) {
         let now = Instant::now();
+        self.set_deadlines();
         self.tick_outliers(now);
         let warm: Vec<Arc<str>> = self
             .clusters

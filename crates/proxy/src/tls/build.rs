@@ -156,7 +156,7 @@ fn certified_key(
     let chain = pki::pem::certificates(&chain).map_err(invalid)?;
     let key = pki::pem::private_key(&key).map_err(invalid)?;
     let certified = CertifiedKey::from_der(chain, key, provider)
-        .map_err(|error| TlsError::Invalid(format!("certificate_chain: {error}")))?;
+        .map_err(|error| TlsError::Invalid(format!("private_key: {error}")))?;
     Ok(Arc::new(certified))
 }
 

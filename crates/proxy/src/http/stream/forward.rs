@@ -165,6 +165,9 @@ impl Stream {
                 }
                 (decision, Ok(answered)) => {
                     drop(permit.take());
+                    if decision == Decision::Overflow {
+                        self.info.response_flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+                    }
                     if decision == Decision::LimitExceeded {
                         let flag = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
                         self.info.response_flags.insert(flag);

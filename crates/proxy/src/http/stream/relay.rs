@@ -349,6 +349,8 @@ impl Stream {
                 if sending {
                     match body.poll_send(cx, &mut downstream.incoming, exchange) {
                         Poll::Pending => {}
+                        // A tunnel ends with its client, as in Envoy.
+                        Poll::Ready(Ok(())) if tunnel => return Poll::Ready(Over::Client),
                         Poll::Ready(Ok(())) | Poll::Ready(Err(Side::Upstream(_))) => sending = false,
                         Poll::Ready(Err(Side::Downstream(_))) => {
                             return Poll::Ready(Over::Client);

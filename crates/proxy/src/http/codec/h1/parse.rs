@@ -56,12 +56,15 @@ pub fn leading_blank(bytes: &[u8]) -> usize {
 /// httparse checks tokens; this refuses what it lets pass: NUL, bare CR, continuation lines.
 fn check_lines(bytes: &[u8]) -> Result<(), CodecError> {
     let mut previous = 0u8;
-    let mut suspicious = false;
+    let (mut suspicious, mut zero) = (false, false);
     for &byte in bytes {
-        suspicious |= byte == 0;
+        zero |= byte == 0;
         suspicious |= previous == b'\r' && byte != b'\n';
         suspicious |= previous == b'\n' && (byte == b' ' || byte == b'\t');
         previous = byte;
+    }
+    if zero {
+        return Err(CodecError::bad_request("http1.invalid_characters"));
     }
     if suspicious { Err(CodecError::bad_request("http1.codec_error")) } else { Ok(()) }
 }
@@ -155,6 +158,10 @@ pub fn response(
     if framed.chunked && framed.length.is_some() {
         return Err(CodecError::bad_request("http1.content_length_and_chunked_not_allowed"));
     }
+    let without_body = code == 204 || (100..200).contains(&code);
+    if without_body && (framed.chunked || framed.length.is_some_and(|length| length > 0)) {
+        return Err(CodecError::bad_request("http1.body_disallowed"));
+    }
     let upgrade = if code == 101 { framed.upgrade.take() } else { None };
     let body = if method == b"HEAD" || (100..200).contains(&code) || code == 204 || code == 304 {
         BodyLength::None
@@ -170,7 +177,6 @@ pub fn response(
     let keep_alive = body != BodyLength::UntilClose
         && !framed.close
         && (protocol == Protocol::Http11 || framed.keep_alive);
-    remove_nominees(&framed, &mut headers);
     let head = ResponseHead { status: code, protocol, headers };
     Ok(Response { head, body, keep_alive, upgrade })
 }

@@ -179,7 +179,8 @@ impl Reader {
                     self.body = Body::Done;
                     return Poll::Ready(Ok(None));
                 }
-                return Poll::Ready(Err(CodecError::Closed));
+                // As Envoy's codec sees it: the message is broken, not only the connection.
+                return Poll::Ready(Err(CodecError::bad_request("http1.codec_error")));
             }
         }
     }
