@@ -62,11 +62,31 @@ pub fn run(arguments: Proxy, _scope: &Scope) -> Result<ExitCode, CliError> {
             ));
         }
     };
-    start_logging(&arguments.log_level, false)?;
+    let level = flag(&arguments.words, "log_output_level").unwrap_or(&arguments.log_level);
+    let as_json = flag(&arguments.words, "log_as_json").is_some_and(|value| value != "false");
+    start_logging(level, as_json)?;
     let environment: BTreeMap<String, String> = std::env::vars().collect();
     let options = agent::options::Options::parse(role, &arguments.words[1..], &environment)
         .map_err(|error| CliError::usage(error.to_string()))?;
     run_until_signal(|watch| agent::run(options, watch))
+}
+
+/// The value of one of pilot-agent's flags that concern this program's own log: `--name VALUE`,
+/// `--name=VALUE`; empty for a flag without one.
+fn flag<'a>(words: &'a [String], name: &str) -> Option<&'a str> {
+    let text = |word: &'a String| word.strip_prefix("--");
+    let at = words
+        .iter()
+        .position(|word| text(word).is_some_and(|word| word.split('=').next() == Some(name)))?;
+    match words[at].split_once('=') {
+        Some((_, value)) => Some(value),
+        None => Some(
+            words
+                .get(at + 1)
+                .filter(|next| !next.starts_with('-'))
+                .map_or("", |v| v),
+        ),
+    }
 }
 
 fn alone(path: &Path, arguments: &Proxy) -> Result<ExitCode, CliError> {
@@ -78,7 +98,10 @@ fn alone(path: &Path, arguments: &Proxy) -> Result<ExitCode, CliError> {
     }
     start_logging(&arguments.log_level, false)?;
     let concurrency = arguments.concurrency.map(|count| count as usize);
-    let options = proxy::Options { concurrency, ..Default::default() };
+    let options = proxy::Options {
+        concurrency,
+        ..Default::default()
+    };
     run_until_signal(|watch| async move {
         // The proxy starts threads of its own and keeps this one until it has drained.
         let (done, ended) = tokio::sync::oneshot::channel();
@@ -115,5 +138,34 @@ fn read_bootstrap(path: &Path) -> Result<envoy_api::bootstrap::Bootstrap, CliErr
             "holds {} documents, not one bootstrap",
             all.len()
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pilot_agents_log_flags() {
+        let words = [
+            "sidecar",
+            "--log_output_level",
+            "default:debug",
+            "--log_as_json",
+        ];
+        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+        for (name, want, why) in [
+            ("log_output_level", Some("default:debug"), "the next word"),
+            ("log_as_json", Some(""), "a flag alone"),
+            ("domain", None, "not there"),
+        ] {
+            assert_eq!(flag(&words, name), want, "{why}");
+        }
+        let words = ["--log_output_level=default:info".to_owned()];
+        assert_eq!(
+            flag(&words, "log_output_level"),
+            Some("default:info"),
+            "with ="
+        );
     }
 }
