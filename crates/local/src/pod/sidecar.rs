@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use base64::Engine;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::init::protocol::{
     Container, ENVOY_IN_POD, Mount, Privilege, STOLOS_IN_POD, Volume, VolumeFile,
@@ -32,7 +32,7 @@ pub struct MeshFacts {
     /// `HOST:PORT` of the control plane, for discovery and certificates.
     pub discovery: String,
     /// The `defaultConfig` of the mesh, as JSON.
-    pub proxy_config: serde_json::Value,
+    pub proxy_config: Value,
     pub root_certificate: String,
     /// PEM of authorities besides the host's.
     pub trusted_certificates: String,
@@ -249,7 +249,7 @@ fn environment(
     facts: &MeshFacts,
 ) -> Vec<(String, String)> {
     let namespace = &template.namespace;
-    let ports: Vec<serde_json::Value> = template
+    let ports: Vec<Value> = template
         .containers
         .iter()
         .flat_map(|container| &container.ports)
@@ -263,10 +263,7 @@ fn environment(
         .map(|one| one.name.as_str())
         .collect();
     let owner = format!("kubernetes://apis/apps/v1/namespaces/{namespace}/deployments/{workload}");
-    let proxy_config = match template.annotations.get("proxy.istio.io/config") {
-        Some(text) => text.clone(),
-        None => facts.proxy_config.to_string(),
-    };
+    let proxy_config = proxy_config(template, facts).to_string();
     let choice = template.proxy.choice().unwrap_or_default();
     let mut env: Vec<(&str, String)> = vec![
         ("PATH", SEARCH_PATH.to_owned()),
@@ -281,10 +278,7 @@ fn environment(
         ("HOST_IP", crate::network::NODE_ADDRESS.to_string()),
         ("TRUST_DOMAIN", facts.trust_domain.clone()),
         ("PROXY_CONFIG", proxy_config),
-        (
-            "ISTIO_META_POD_PORTS",
-            serde_json::Value::Array(ports).to_string(),
-        ),
+        ("ISTIO_META_POD_PORTS", Value::Array(ports).to_string()),
         ("ISTIO_META_APP_CONTAINERS", apps.join(",")),
         ("ISTIO_META_CLUSTER_ID", facts.cluster.clone()),
         ("ISTIO_META_NODE_NAME", NODE_NAME.to_owned()),
@@ -298,14 +292,67 @@ fn environment(
     if choice == ProxyChoice::Envoy {
         env.push(("STOLOS_ENVOY_PATH", ENVOY_IN_POD.to_owned()));
     }
+    if let Some(annotations) = prometheus_annotations(template) {
+        env.push(("ISTIO_PROMETHEUS_ANNOTATIONS", annotations.to_string()));
+    }
     env.into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
 }
 
+/// The mesh's `defaultConfig` with what the pod's annotation (YAML) says over it.
+fn proxy_config(template: &PodTemplate, facts: &MeshFacts) -> Value {
+    let mut config = facts.proxy_config.clone();
+    if let Some(text) = template.annotations.get("proxy.istio.io/config") {
+        let loaded = mesh_api::parse::yaml::load(text, &Default::default());
+        for document in &loaded.documents {
+            merge(&mut config, document.to_json());
+        }
+    }
+    config
+}
+
+fn merge(base: &mut Value, over: Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (base, over) => *base = over,
+    }
+}
+
+/// Where the application's own metrics are, for the proxy to merge.
+fn prometheus_annotations(template: &PodTemplate) -> Option<Value> {
+    let get = |name: &str| template.annotations.get(&format!("prometheus.io/{name}"));
+    let scrape = get("scrape")?;
+    let or = |name: &str, default: &str| get(name).map_or(default, String::as_str).to_owned();
+    Some(json!({"scrape": scrape, "path": or("path", "/metrics"), "port": or("port", "80")}))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pods_proxy_config_goes_over_the_meshs() {
+        let mut template = crate::pod::tests::template();
+        let annotation = "concurrency: 3\nproxyMetadata:\n  A: b\n".to_owned();
+        template
+            .annotations
+            .insert("proxy.istio.io/config".to_owned(), annotation);
+        let facts = MeshFacts {
+            trust_domain: String::new(),
+            cluster: String::new(),
+            discovery: String::new(),
+            proxy_config: json!({"concurrency": 1, "proxyMetadata": {"C": "d"}}),
+            root_certificate: String::new(),
+            trusted_certificates: String::new(),
+        };
+        let want = json!({"concurrency": 3, "proxyMetadata": {"C": "d", "A": "b"}});
+        assert_eq!(proxy_config(&template, &facts), want);
+    }
 
     #[test]
     fn capture_follows_istios_annotations() {
