@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::fchown;
 use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
@@ -139,6 +141,11 @@ fn lower_privileges(container: &Container) -> io::Result<()> {
         setresgid(group, group, group)?;
     }
     if let Some(user) = container.user {
+        // As container runtimes do: a program may open /dev/stdout anew, which for a pipe asks for
+        // its owner. Not ours to give away (a terminal, a file): then it stays as it is.
+        for output in [io::stdout().as_fd(), io::stderr().as_fd()] {
+            let _ = fchown(output, Some(user), container.group);
+        }
         let user = Uid::from_raw(user);
         setresuid(user, user, user)?;
     }
