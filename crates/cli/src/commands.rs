@@ -63,12 +63,25 @@ macro_rules! commands {
             /// Runs the command.
             pub fn run(self) -> Result<ExitCode, CliError> {
                 let scope = Scope { mesh: self.mesh, namespace: self.namespace };
+                if !self.command.serves() {
+                    local::end_when_nobody_reads();
+                }
                 match self.command {
                     $(Command::$variant(arguments) => $module::run(arguments, &scope),)*
                 }
             }
         }
     };
+}
+
+impl Command {
+    /// Whether it goes on when its output is closed.
+    fn serves(&self) -> bool {
+        matches!(
+            self,
+            Command::Up(_) | Command::Control(_) | Command::Proxy(_) | Command::Capture(_)
+        )
+    }
 }
 
 commands! {

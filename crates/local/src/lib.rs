@@ -19,3 +19,4 @@ pub mod supervisor;
 mod sys;
 
 pub use error::LocalError;
+pub use sys::end_when_nobody_reads;

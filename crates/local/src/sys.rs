@@ -38,6 +38,15 @@ pub fn prepare(command: &mut Command, setup: ChildSetup) {
     }
 }
 
+/// Whoever reads our output may stop doing so (`| head`): from now on that ends the process
+/// without a word, as it does with every other command.
+pub fn end_when_nobody_reads() {
+    // SAFETY: the default action runs none of our code.
+    let _ = unsafe {
+        nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl)
+    };
+}
+
 /// Lets the child inherit this descriptor under its number.
 pub fn inherit(command: &mut Command, descriptor: BorrowedFd<'_>) {
     let number = descriptor.as_raw_fd();
