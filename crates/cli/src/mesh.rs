@@ -55,6 +55,12 @@ impl Mesh {
 
     /// The mesh of this name, running or not.
     pub fn named(name: &str) -> Result<Mesh, CliError> {
+        // It becomes a path, which `down --purge` removes.
+        if !local::manifest::is_mesh_name(name) {
+            return Err(CliError::usage(format!(
+                "--mesh {name:?}: a mesh's name is lower-case letters, digits and -, at most 40"
+            )));
+        }
         let state = StateDir::of_mesh(name)?;
         Ok(Mesh {
             name: name.to_owned(),

@@ -12,6 +12,8 @@ mod settings;
 pub mod template;
 mod volumes;
 
+pub use settings::is_name as is_mesh_name;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -96,6 +98,10 @@ pub fn read(folder: &Path, name: Option<&str>) -> Result<DesiredMesh, LocalError
         ))
     })?;
     let (own_name, settings) = settings::parse(&path.to_string_lossy(), &text, &mut findings);
+    if findings.iter().any(Diagnostic::is_error) {
+        // What the other files lack may be what this one was to say.
+        return Err(LocalError::Manifest(findings));
+    }
     let trusted_certificates = trusted_certificates(folder, &settings)?;
     let mut objects = Vec::new();
     let mut paths = manifest_files(folder)?;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use local::state_dir::meshes;
 use serde_json::json;
 
 use super::Scope;
@@ -26,6 +27,10 @@ pub fn run(arguments: Down, scope: &Scope) -> Result<ExitCode, CliError> {
         (Ok(mesh), _) => mesh,
         // What is stopped already can still be purged, by name.
         (Err(_), Some(name)) if arguments.purge => Mesh::named(name)?,
+        (Err(error), None) if arguments.purge => match meshes()?.as_slice() {
+            [(only, false)] => Mesh::named(only)?,
+            _ => return Err(error),
+        },
         (Err(error), _) => return Err(error),
     };
     if mesh.state.is_running() {
@@ -33,8 +38,11 @@ pub fn run(arguments: Down, scope: &Scope) -> Result<ExitCode, CliError> {
         println!("mesh {} is stopped", mesh.name);
     }
     if arguments.purge {
+        if !mesh.state.path().exists() {
+            return Err(CliError::failed(format!("mesh {} has no state", mesh.name)));
+        }
         mesh.state.purge()?;
-        println!("its state is removed");
+        println!("the state of mesh {} is removed", mesh.name);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -45,6 +45,9 @@ pub fn parse(file: &str, text: &str, findings: &mut Vec<Diagnostic>) -> (String,
     for error in loaded.errors {
         findings.push(finding(error.span, "", (Reason::Syntax, error.message)));
     }
+    if !findings.is_empty() {
+        return Default::default();
+    }
     let mut decoder = Decoder::new("");
     let node = loaded.documents.first().cloned().unwrap_or_default();
     let document = Document::decode(&node, &mut decoder).unwrap_or_default();
