@@ -19,6 +19,9 @@ use crate::mesh::{Mesh, expect};
 
 mod table;
 
+/// How long a mesh that did not become ready may take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
 #[derive(Debug, Args)]
 pub struct Up {
     /// The directory: Kubernetes manifests, Istio configuration, `stolos.yaml`.
@@ -163,6 +166,10 @@ fn detach(mesh: &Mesh, arguments: &Up) -> Result<ExitCode, CliError> {
         if outcome.is_err() && ended().is_none() {
             // A mesh that is not ready is not left half there.
             let _ = mesh.supervisor.post("/v1/stop", &json!({})).await;
+            let deadline = Instant::now() + STOP_LIMIT;
+            while ended().is_none() && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
         outcome
     })
