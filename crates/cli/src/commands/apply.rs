@@ -75,7 +75,9 @@ async fn send(
         println!("{} {}{suffix}", object_name(result), word(result, "action"));
     }
     if results.is_empty() {
-        eprintln!("there was no object in the input");
+        return Err(CliError::Input(
+            "there is no object in the input".to_owned(),
+        ));
     }
     if results
         .iter()
@@ -160,12 +162,12 @@ pub fn read_all(paths: &[PathBuf], recursive: bool) -> Result<Vec<Value>, CliErr
     let mut files = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
-            let mut text = String::new();
+            let mut bytes = Vec::new();
             let read = std::io::stdin()
                 .take(MOST_BYTES + 1)
-                .read_to_string(&mut text);
+                .read_to_end(&mut bytes);
             read.map_err(|error| CliError::Input(format!("standard input: {error}")))?;
-            files.push(json!({"name": "<stdin>", "text": text}));
+            files.push(text_of("<stdin>", bytes)?);
         } else if path.is_dir() {
             read_directory(path, recursive, &mut files)?;
         } else {
@@ -186,7 +188,10 @@ fn read_directory(path: &Path, recursive: bool, files: &mut Vec<Value>) -> Resul
         let extension = entry.extension().and_then(|one| one.to_str());
         if entry.is_dir() && recursive {
             read_directory(&entry, recursive, files)?;
-        } else if entry.is_file() && matches!(extension, Some("yaml" | "yml" | "json")) {
+        } else if entry.is_file() && matches!(extension, Some("yaml" | "yml" | "json"))
+            // The platform's own settings, beside the configuration in a mesh's directory.
+            && entry.file_name() != Some(local::manifest::local_mesh::FILE.as_ref())
+        {
             files.push(read_file(&entry)?);
         }
     }
@@ -199,8 +204,24 @@ fn read_file(path: &Path) -> Result<Value, CliError> {
         let text = format!("{}: larger than {} MiB", path.display(), MOST_BYTES >> 20);
         return Err(CliError::Input(text));
     }
-    let text = std::fs::read_to_string(path).map_err(failed)?;
-    Ok(json!({"name": path.display().to_string(), "text": text}))
+    let bytes = std::fs::read(path).map_err(failed)?;
+    text_of(&path.display().to_string(), bytes)
+}
+
+/// A file for the control plane; what is no text is refused with its place.
+fn text_of(name: &str, bytes: Vec<u8>) -> Result<Value, CliError> {
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(json!({"name": name, "text": text})),
+        Err(error) => {
+            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let start = valid.iter().rposition(|byte| *byte == b'\n');
+            let begun = &valid[start.map_or(0, |at| at + 1)..];
+            let column = String::from_utf8_lossy(begun).chars().count() + 1;
+            let text = format!("{name}:{line}:{column}: error: this is not UTF-8 text");
+            Err(CliError::Input(text))
+        }
+    }
 }
 
 /// `90s`, `2m`, `500ms`, `1h`; a plain number is seconds.
@@ -237,6 +258,13 @@ mod tests {
             let millis = duration(text).map(|one| one.as_millis()).map_err(|_| ());
             assert_eq!(millis, want, "{text}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_have_a_place() {
+        let error = text_of("a.yaml", b"a: b\nc: \xff".to_vec()).expect_err("no UTF-8");
+        let want = "a.yaml:2:4: error: this is not UTF-8 text";
+        assert_eq!(error.to_string(), want, "line and column");
     }
 
     #[test]

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::Scope;
 use super::apply::{list, word};
-use super::get::kind_of;
+use super::get;
 use crate::exit::CliError;
-use crate::mesh::{Mesh, block_on, expect, query_escape};
+use crate::mesh::{Mesh, block_on};
 use crate::output::{age, yaml};
 use crate::pod;
 
@@ -31,42 +31,72 @@ pub fn run(arguments: Describe, scope: &Scope) -> Result<ExitCode, CliError> {
     block_on(async {
         let mesh = Mesh::find(scope.mesh.as_deref())?;
         if matches!(kind, "pod" | "pods" | "po") {
-            let pod = pod::find(&mesh, &scope.namespace, name).await?;
-            print!("{}", yaml::write(&pod::record(&mesh, &pod).await?));
+            let found = pod::find(&mesh, &scope.namespace, name).await?;
+            print!("{}", pod_text(&pod::record(&mesh, &found).await?));
             return Ok(ExitCode::SUCCESS);
         }
-        let kind = kind_of(kind)?;
-        let path = format!(
-            "/v1/objects?kind={}&namespace={}&name={}",
-            kind.name(),
-            query_escape(&scope.namespace),
-            query_escape(name)
-        );
-        let json = expect(mesh.control.get(&path).await?)?;
-        let items = json
-            .as_array()
-            .map_or_else(|| list(&json, "items"), Vec::as_slice);
-        let found = items
-            .iter()
-            .find(|item| word(&item["metadata"], "name") == name);
-        let object = found.ok_or_else(|| {
-            let namespace = &scope.namespace;
-            CliError::failed(format!(
-                "there is no {kind} {name} in namespace {namespace}"
-            ))
-        })?;
-        print!("{}", text(object));
+        let object = get::one(&mesh, (kind, name), &scope.namespace).await?;
+        print!("{}", text(&object));
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// A pod as kubectl shows it, with its identity and where its logs are.
+fn pod_text(record: &Value) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: &str| add_line(&mut out, name, value);
+    line("Name", word(record, "name"));
+    line("Namespace", word(record, "namespace"));
+    line("Labels", &pairs(&record["labels"]));
+    line("Status", word(record, "status"));
+    line("Ready", &record["ready"].to_string());
+    if !word(record, "message").is_empty() {
+        line("Message", word(record, "message"));
+    }
+    line("IP", word(record, "ip"));
+    line("Controlled By", word(record, "workload"));
+    line("Proxy", word(record, "proxy"));
+    line("Identity", word(record, "identity"));
+    let created = record["createdAt"].as_i64();
+    line("Age", &created.map(age::since).unwrap_or_default());
+    line("Logs", word(record, "logs"));
+    out.push_str("Containers:\n");
+    let none = serde_json::Map::new();
+    let containers = record["containers"].as_object().unwrap_or(&none);
+    for (name, container) in containers {
+        out.push_str(&format!("  {name}:\n"));
+        let mut line = |name: &str, value: &str| {
+            out.push_str("    ");
+            add_line(&mut out, name, value);
+        };
+        let spec = list(record, "specs")
+            .iter()
+            .find(|spec| word(spec, "name") == name);
+        if let Some(spec) = spec {
+            line("Image", word(spec, "image"));
+            // Without the values: some come from Secrets.
+            let names = list(spec, "env").iter().filter_map(|pair| pair[0].as_str());
+            line("Environment", &names.collect::<Vec<_>>().join(", "));
+        }
+        line("State", word(container, "state"));
+        if !word(container, "lastExit").is_empty() {
+            line("Last Exit", word(container, "lastExit"));
+        }
+        line("Ready", &container["ready"].to_string());
+        line("Restarts", &container["restarts"].to_string());
+    }
+    out
+}
+
+fn add_line(out: &mut String, name: &str, value: &str) {
+    let value = if value.is_empty() { "<none>" } else { value };
+    out.push_str(&format!("{:<15}{value}\n", format!("{name}:")));
 }
 
 fn text(object: &Value) -> String {
     let meta = &object["metadata"];
     let mut out = String::new();
-    let mut line = |name: &str, value: &str| {
-        let value = if value.is_empty() { "<none>" } else { value };
-        out.push_str(&format!("{:<14}{value}\n", format!("{name}:")));
-    };
+    let mut line = |name: &str, value: &str| add_line(&mut out, name, value);
     line("Name", word(meta, "name"));
     line("Namespace", word(meta, "namespace"));
     line("Labels", &pairs(&meta["labels"]));

@@ -100,6 +100,27 @@ fn expand(kinds: &str) -> Vec<String> {
     kinds.split(',').map(str::to_owned).collect()
 }
 
+/// One object by kind and name: the platform's own or the control plane's.
+pub async fn one(
+    mesh: &Mesh,
+    (kind, name): (&str, &str),
+    namespace: &str,
+) -> Result<Value, CliError> {
+    let query = Query {
+        namespace: Some(namespace),
+        selector: None,
+        name: Some(name),
+    };
+    let found = objects(mesh, kind, &query).await?.into_iter().next();
+    found.ok_or_else(|| {
+        let known = kind_of(kind).ok();
+        let kind = known.map_or(kind, |known| known.name());
+        CliError::failed(format!(
+            "there is no {kind} {name} in namespace {namespace}"
+        ))
+    })
+}
+
 async fn objects(mesh: &Mesh, word: &str, query: &Query<'_>) -> Result<Vec<Value>, CliError> {
     if let Some(items) = platform::objects(mesh, word).await? {
         return Ok(items
@@ -124,9 +145,11 @@ async fn objects(mesh: &Mesh, word: &str, query: &Query<'_>) -> Result<Vec<Value
 
 fn matches(item: &Value, query: &Query<'_>) -> bool {
     let meta = &item["metadata"];
-    query
-        .namespace
-        .is_none_or(|namespace| word(meta, "namespace") == namespace)
+    let is_inside = |namespace| {
+        // A namespace lies in none.
+        word(item, "kind") == "Namespace" || word(meta, "namespace") == namespace
+    };
+    query.namespace.is_none_or(is_inside)
         && query.name.is_none_or(|name| word(meta, "name") == name)
         && query
             .selector
@@ -211,7 +234,10 @@ fn table(items: &[Value], with_namespace: bool, is_wide: bool) -> Table {
         cells.push(word(meta, "name").to_owned());
         cells.extend(columns.iter().map(|(header, path)| match *header {
             "AGE" => age::of(meta),
-            _ => columns::cell(item, path),
+            _ => match columns::cell(item, path) {
+                none if none.is_empty() && *header == "EXTERNAL-IP" => "<none>".to_owned(),
+                cell => cell,
+            },
         }));
         table.row(cells);
     }

@@ -16,8 +16,9 @@ const MOST_REPLICAS: u32 = 1_000;
 
 #[derive(Debug, Args)]
 pub struct Scale {
-    /// `NAME` or `deployment/NAME`.
-    workload: String,
+    /// `NAME`, `deployment/NAME` or `deployment NAME`.
+    #[arg(required = true, num_args = 1..=2, value_name = "[KIND] NAME")]
+    words: Vec<String>,
     #[arg(long)]
     replicas: u32,
     /// Return only when they are ready.
@@ -33,12 +34,7 @@ pub fn run(arguments: Scale, scope: &Scope) -> Result<ExitCode, CliError> {
         let text = format!("--replicas: at most {MOST_REPLICAS} on one machine");
         return Err(CliError::usage(text));
     }
-    let name = arguments
-        .workload
-        .rsplit('/')
-        .next()
-        .unwrap_or_default()
-        .to_owned();
+    let name = workload(&arguments.words)?;
     let body = json!({
         "namespace": scope.namespace, "name": name, "replicas": arguments.replicas,
     });
@@ -62,6 +58,20 @@ pub fn run(arguments: Scale, scope: &Scope) -> Result<ExitCode, CliError> {
     })
 }
 
+fn workload(words: &[String]) -> Result<String, CliError> {
+    let (kind, name) = match words {
+        [kind, name] => (kind.as_str(), name.as_str()),
+        [only] => only.split_once('/').unwrap_or(("deployment", only)),
+        _ => return Err(CliError::usage("`scale deployment NAME --replicas N`")),
+    };
+    match kind {
+        "deployment" | "deployments" | "deploy" => Ok(name.to_owned()),
+        other => Err(CliError::usage(format!(
+            "{other}: only a deployment has replicas"
+        ))),
+    }
+}
+
 async fn is_ready(mesh: &Mesh, namespace: &str, name: &str) -> Result<bool, CliError> {
     let status = mesh.status().await?;
     let pods = status
@@ -75,4 +85,23 @@ async fn is_ready(mesh: &Mesh, namespace: &str, name: &str) -> Result<bool, CliE
             && one.ready == one.replicas
             && count == one.replicas
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_a_deployment_as_kubectl_does() {
+        for (words, want, why) in [
+            (vec!["a"], Some("a"), "a name alone"),
+            (vec!["deploy/a"], Some("a"), "with its kind"),
+            (vec!["deployment", "a"], Some("a"), "in two words"),
+            (vec!["pod/a"], None, "another kind"),
+            (vec!["svc", "a"], None, "another kind in two words"),
+        ] {
+            let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+            assert_eq!(workload(&words).ok().as_deref(), want, "{why}");
+        }
+    }
 }

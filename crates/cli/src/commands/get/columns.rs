@@ -35,14 +35,17 @@ pub fn of(kind: &str, is_wide: bool) -> Vec<Column> {
         "Service" => vec![
             ("TYPE", "/spec/type"),
             ("CLUSTER-IP", "/spec/clusterIP"),
+            ("EXTERNAL-IP", "/spec/externalIPs/0"),
             ("PORT(S)", "/status/ports"),
             AGE,
         ],
         "Deployment" => vec![
             ("READY", "/status/ready"),
-            ("UP-TO-DATE", "/status/upToDate"),
+            ("UP-TO-DATE", "/status/updatedReplicas"),
+            ("AVAILABLE", "/status/availableReplicas"),
             AGE,
         ],
+        "Namespace" => vec![("STATUS", "/status/phase"), AGE],
         _ => vec![AGE],
     };
     if is_wide {
@@ -53,6 +56,7 @@ pub fn of(kind: &str, is_wide: bool) -> Vec<Column> {
                 ("IDENTITY", "/status/identity"),
             ]),
             "Service" => columns.push(("SELECTOR", "/spec/selector")),
+            "Deployment" | "Namespace" => {}
             _ => columns.push(("STATUS", "/status/conditions/0/type")),
         }
     }

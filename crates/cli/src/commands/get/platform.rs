@@ -1,4 +1,5 @@
-//! The local platform's own objects: pods, deployments, services, in Kubernetes' shape.
+//! The local platform's own objects: pods, deployments, services, namespaces, in Kubernetes'
+//! shape.
 
 use jiff::Timestamp;
 use local::board::PodStatus;
@@ -23,6 +24,7 @@ pub async fn objects(mesh: &Mesh, kind: &str) -> Result<Option<Vec<Value>>, CliE
                 .collect()
         }
         "services" | "service" | "svc" => services(mesh)?,
+        "namespaces" | "namespace" | "ns" => namespaces(mesh)?,
         _ => return Ok(None),
     }))
 }
@@ -53,18 +55,36 @@ fn deployment(workload: &WorkloadStatus) -> Value {
         "spec": {"replicas": workload.replicas},
         "status": {
             "ready": format!("{}/{}", workload.ready, workload.replicas),
-            "upToDate": workload.up_to_date,
+            "updatedReplicas": if workload.up_to_date { workload.replicas } else { 0 },
+            "availableReplicas": workload.ready,
         },
     })
 }
 
-/// From the registry, where the virtual IPs are filled in.
-fn services(mesh: &Mesh) -> Result<Vec<Value>, CliError> {
+fn registry(mesh: &Mesh) -> Result<Value, CliError> {
     let path = mesh.state.registry();
     let text = std::fs::read_to_string(&path)
         .map_err(|error| CliError::failed(format!("{}: {error}", path.display())))?;
-    let json: Value = serde_json::from_str(&text)
-        .map_err(|error| CliError::failed(format!("{}: {error}", path.display())))?;
+    serde_json::from_str(&text)
+        .map_err(|error| CliError::failed(format!("{}: {error}", path.display())))
+}
+
+fn namespaces(mesh: &Mesh) -> Result<Vec<Value>, CliError> {
+    let json = registry(mesh)?;
+    let namespaces = list(&json, "namespaces").iter().map(|one| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": one["name"], "labels": one["labels"]},
+            "status": {"phase": "Active"},
+        })
+    });
+    Ok(namespaces.collect())
+}
+
+/// From the registry, where the virtual IPs are filled in.
+fn services(mesh: &Mesh) -> Result<Vec<Value>, CliError> {
+    let json = registry(mesh)?;
     let mut services = list(&json, "services").to_vec();
     for service in &mut services {
         let ports: Vec<String> = list(&service["spec"], "ports")

@@ -65,7 +65,8 @@ impl Dump {
     }
 
     fn section(&self, name: &str) -> &Value {
-        let is_it = |config: &&Value| word(config, "@type").ends_with(name);
+        // With the dot: a RoutesConfigDump is no ScopedRoutesConfigDump, which Envoy has too.
+        let is_it = |config: &&Value| word(config, "@type").rsplit('.').next() == Some(name);
         list(&self.0, "configs")
             .iter()
             .find(is_it)
