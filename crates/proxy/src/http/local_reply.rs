@@ -28,7 +28,7 @@ pub enum RequestError {
     NoCluster { status: u16 },
     NoHealthyUpstream,
     /// The attempt ended before response headers.
-    Reset { reason: ResetReason, transport: Option<Cow<'static, str>> },
+    Reset { reason: ResetReason, transport: Option<Cow<'static, str>>, retried: bool },
     /// The route's timeout.
     Timeout,
     PerTryTimeout,
@@ -91,7 +91,9 @@ impl RequestError {
                 make(503, Flag::NO_HEALTHY_UPSTREAM, "no_healthy_upstream"),
                 "no healthy upstream",
             ),
-            RequestError::Reset { reason, transport } => reset_reply(*reason, transport.as_deref()),
+            RequestError::Reset { reason, transport, retried } => {
+                reset_reply(*reason, transport.as_deref(), *retried)
+            }
             RequestError::Timeout => text(
                 make(504, Flag::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
                 "upstream request timeout",
@@ -131,7 +133,7 @@ impl RequestError {
     }
 }
 
-fn reset_reply(reason: ResetReason, transport: Option<&str>) -> LocalReply {
+fn reset_reply(reason: ResetReason, transport: Option<&str>, retried: bool) -> LocalReply {
     use ResponseFlags as Flag;
     let (words, flag) = match reason {
         ResetReason::ConnectFailure => {
@@ -149,13 +151,17 @@ fn reset_reply(reason: ResetReason, transport: Option<&str>) -> LocalReply {
         ResetReason::PerTryTimeout => return RequestError::PerTryTimeout.reply(),
     };
     let transport = transport.filter(|text| !text.is_empty());
+    let again = if retried { "retried and the latest " } else { "" };
     let mut body = format!(
-        "upstream connect error or disconnect/reset before headers. reset reason: {words}"
+        "upstream connect error or disconnect/reset before headers. {again}reset reason: {words}"
     );
     let mut details = words.to_owned();
     if let Some(text) = transport {
-        body.push_str(", transport failure reason: ");
-        body.push_str(text);
+        // Envoy's body names it for the first attempt only.
+        if !retried {
+            body.push_str(", transport failure reason: ");
+            body.push_str(text);
+        }
         details.push('|');
         details.push_str(text);
     }
@@ -236,6 +242,7 @@ mod tests {
         let error = RequestError::Reset {
             reason: ResetReason::ConnectFailure,
             transport: Some("delayed connect error: Connection refused".into()),
+            retried: false,
         };
         let reply = error.reply();
         assert_eq!(

@@ -147,9 +147,9 @@ impl Stream {
             return Err(error.into());
         }
         let worker = self.session.worker.clone();
-        let cluster = &worker.settings.environment.node.cluster;
+        let node = &worker.settings.environment.node;
         let mut random = || worker.random();
-        manager_request::apply(&mut self.head, &mut self.info, &self.http, cluster, &mut random);
+        manager_request::apply(&mut self.head, &mut self.info, &self.http, node, &mut random);
         self.select_route();
         self.request_filters().await?;
         let selected = self.selected()?;

@@ -42,7 +42,7 @@ pub fn apply(
     head: &mut RequestHead,
     info: &mut StreamInfo,
     config: &HttpConnectionManager,
-    service_cluster: &str,
+    node: &envoy_api::core::Node,
     random: &mut dyn FnMut() -> u64,
 ) {
     let secure = info.downstream.tls.is_some();
@@ -72,8 +72,11 @@ pub fn apply(
         let client = info.client.ip().to_string();
         head.headers.set("x-envoy-external-address", client.as_bytes());
     }
-    if config.add_user_agent && !service_cluster.is_empty() {
-        let name = service_cluster.as_bytes();
+    if config.add_user_agent && !node.cluster.is_empty() {
+        let name = node.cluster.as_bytes();
+        if !node.id.is_empty() {
+            head.headers.set("x-envoy-downstream-service-node", node.id.as_bytes());
+        }
         head.headers.set("x-envoy-downstream-service-cluster", name);
         if !head.headers.contains("user-agent") {
             head.headers.append("user-agent", name);

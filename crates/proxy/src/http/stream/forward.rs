@@ -37,7 +37,7 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn reset(reason: ResetReason, sent: bool) -> Failure {
-        Failure { error: RequestError::Reset { reason, transport: None }, reason, sent }
+        Failure { error: RequestError::Reset { reason, transport: None, retried: false }, reason, sent }
     }
 }
 
@@ -177,7 +177,10 @@ impl Stream {
                     self.mirror(forward, &body);
                     return relayed;
                 }
-                (decision, Err(failure)) => {
+                (decision, Err(mut failure)) => {
+                    if let RequestError::Reset { retried, .. } = &mut failure.error {
+                        *retried = self.info.attempt_count > 1;
+                    }
                     if decision == Decision::LimitExceeded {
                         let flag = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
                         self.info.response_flags.insert(flag);
@@ -383,7 +386,7 @@ impl Stream {
         };
         self.info.upstream.transport_failure_reason = Some(failure.reason.clone());
         let transport = Some(failure.reason);
-        Failure { error: RequestError::Reset { reason, transport }, reason, sent: false }
+        Failure { error: RequestError::Reset { reason, transport, retried: false }, reason, sent: false }
     }
 
     fn note_connection(&mut self, connection: &crate::cluster::connect::UpstreamConnection) {
