@@ -53,6 +53,7 @@ pub async fn serve(
     let config = session.chain.entry.config.clone();
     let mut info = StreamInfo::new(session.connection.clone(), None);
     if !admit(&session, &mut info) {
+        close_politely(Io::new(transport)).await;
         log_connection(&session, &mut info);
         return;
     }
@@ -73,6 +74,23 @@ pub async fn serve(
         }
         Terminal::Close => {}
     }
+}
+
+/// Ends a connection without a reset: what the client has sent already is taken first.
+async fn close_politely(io: Io) {
+    let mut taken = bytes::BytesMut::with_capacity(4096);
+    std::future::poll_fn(|cx| {
+        while taken.len() < 64 * 1024 {
+            taken.reserve(1024);
+            match io.poll_read(cx, &mut taken) {
+                std::task::Poll::Ready(Ok(count)) if count > 0 => {}
+                _ => break,
+            }
+        }
+        std::task::Poll::Ready(())
+    })
+    .await;
+    let _ = std::future::poll_fn(|cx| io.poll_shutdown(cx)).await;
 }
 
 async fn write_all(io: &Io, bytes: &[u8]) -> std::io::Result<()> {
