@@ -15,6 +15,7 @@ mod logs;
 pub mod process;
 mod proxy;
 mod proxy_config;
+mod rollout;
 mod scale;
 mod status;
 mod up;
@@ -109,6 +110,8 @@ commands! {
     Logs logs::Logs,
     /// Run a command in a pod.
     Exec exec::Exec,
+    /// Replace a workload's pods one by one, or wait until that is done.
+    Rollout rollout::Rollout,
     /// Change how many pods a workload has.
     Scale scale::Scale,
     /// Print versions.
