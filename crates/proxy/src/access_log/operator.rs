@@ -291,6 +291,10 @@ plain_operators! {
         |i| Value::Number(i.stream.bytes.response_headers);
     "RESPONSE_TRAILERS_BYTES" ResponseTrailerBytes:
         |i| Value::Number(i.stream.bytes.response_trailers);
+    "ACCESS_LOG_TYPE" LogType: |i| text(match i.stream.protocol {
+        Some(_) => "DownstreamEnd",
+        None => "TcpConnectionEnd",
+    });
     "STREAM_ID" StreamId: |i| optional(i.stream.request_id.as_deref());
     "TRACE_ID" TraceId: |i| trace_id(i);
     "GRPC_STATUS_NUMBER" GrpcNumber: |i| number(i.stream.grpc_status);
@@ -457,6 +461,9 @@ impl HeaderName {
             .any(|byte| matches!(byte, b'\0' | b'\r' | b'\n'))
         {
             return Err("header names must not hold control characters".into());
+        }
+        if main.is_empty() {
+            return Err("header operators need a name".into());
         }
         Ok(HeaderName {
             main: main.to_ascii_lowercase().into(),

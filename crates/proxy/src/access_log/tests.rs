@@ -74,6 +74,8 @@ fn operators() {
         ("%FILTER_STATE(x:PLAIN)%", "-"),
         ("%CONNECTION_ID%", "7"),
         ("%GRPC_STATUS%", "-"),
+        ("%GRPC_STATUS(NUMBER)%", "-"),
+        ("%ACCESS_LOG_TYPE%", "DownstreamEnd"),
         ("%COMMON_DURATION(DS_RX_BEG:US_TX_BEG)%", "-"),
     ] {
         assert_eq!(line(format).as_deref(), Ok(want), "{format}");
@@ -86,6 +88,7 @@ fn refuses_what_envoy_refuses() {
         "%",
         "%NOPE%",
         "%REQ%",
+        "%REQ()%",
         "%REQ(a?b?c)%",
         "%PROTOCOL(x)%",
         "%REQ(a):x%",

@@ -45,7 +45,10 @@ pub fn answer(query: &Query, picture: &Picture) -> Answer {
         };
         if !paths.iter().all(known) {
             let message = format!("FieldMask {mask} could not be successfully used.");
-            return Answer::failed(400, message);
+            return Answer {
+                content_type: "text/plain",
+                ..Answer::failed(400, message)
+            };
         }
         configs = configs.into_iter().map(|one| masked(one, &paths)).collect();
     }

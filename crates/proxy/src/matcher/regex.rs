@@ -373,7 +373,7 @@ impl<'a> Translator<'a> {
         match self.rest.peek() {
             Some('P' | '<') => Ok(()),
             _ => {
-                while let Some(flag) = self.rest.next() {
+                for flag in self.rest.by_ref() {
                     self.out.push(flag);
                     match flag {
                         'i' | 'm' | 's' | 'U' | '-' => {}

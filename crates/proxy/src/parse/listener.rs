@@ -395,7 +395,10 @@ fn chain_match(context: &mut Context, message: &listener::FilterChainMatch) -> F
     };
     let mut server_names = Vec::with_capacity(message.server_names.len());
     for name in &message.server_names {
-        if name.contains('*') && !(name.starts_with("*.") && !name[1..].contains('*')) {
+        let partial = name
+            .strip_prefix("*.")
+            .is_none_or(|rest| rest.contains('*'));
+        if name.contains('*') && partial {
             context.error_at(
                 "server_names",
                 format!("partial wildcards are not supported in \"server_names\": {name}"),

@@ -95,14 +95,17 @@ pub fn parse(context: &mut Context, message: &tcp_proxy::TcpProxy) -> Option<Tcp
     if message.max_connect_attempts == Some(0) {
         context.error_at("max_connect_attempts", "must be at least 1");
     }
-    let options = message.access_log_options.clone().unwrap_or_default();
+    let options = message.access_log_options.unwrap_or_default();
     context.field("access_log_options", |context| options.check(context));
     let flush = options
         .access_log_flush_interval
         .or(message.access_log_flush_interval);
     Some(TcpProxy {
         stat_prefix: message.stat_prefix.as_str().into(),
-        stats: context.environment().stats.group(&format!("tcp.{}.", message.stat_prefix)),
+        stats: context
+            .environment()
+            .stats
+            .group(&format!("tcp.{}.", message.stat_prefix)),
         clusters: clusters?,
         idle_timeout: context.timeout(
             "idle_timeout",

@@ -507,7 +507,7 @@ fn validation(
     let untyped = context.each(
         "match_subject_alt_names",
         &message.match_subject_alt_names,
-        |context, one| crate::matcher::StringMatcher::parse(context, one),
+        crate::matcher::StringMatcher::parse,
     );
     for matcher in untyped {
         for kind in [

@@ -36,6 +36,22 @@ fields! {
     core::HeaderValueOption { read: header, append, append_action, keep_empty_value; }
 }
 
+/// Headers that Envoy keeps in one line: what is added to them comes behind a comma.
+const SINGLE_LINE: &[&str] = &[
+    "content-length",
+    "content-type",
+    "date",
+    "grpc-message",
+    "grpc-status",
+    "location",
+    "server",
+    "user-agent",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
 /// Pseudo headers and `host` may not be edited here.
 fn is_editable(name: &str) -> bool {
     !name.starts_with(':') && !name.eq_ignore_ascii_case("host")
@@ -170,7 +186,13 @@ impl HeaderEdits {
             headers.set(name, value);
         }
         for (name, value) in additions {
-            headers.append(name, value);
+            match headers.get(name) {
+                Some(old) if SINGLE_LINE.contains(&name) => {
+                    let joined = [old, b",", value].concat();
+                    headers.set(name, &joined);
+                }
+                _ => headers.append(name, value),
+            }
         }
     }
 

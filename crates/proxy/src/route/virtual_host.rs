@@ -3,13 +3,16 @@
 
 use std::collections::HashMap;
 
+/// Wildcards by length, longest first.
+type ByLength = Vec<(usize, HashMap<Box<[u8]>, usize>)>;
+
 #[derive(Debug, Default)]
 pub struct HostIndex {
     exact: HashMap<Box<[u8]>, usize>,
     /// `*.foo.com` by its `.foo.com`; sorted by length, longest first.
-    suffixes: Vec<(usize, HashMap<Box<[u8]>, usize>)>,
+    suffixes: ByLength,
     /// `foo.*` by its `foo.`; sorted by length, longest first.
-    prefixes: Vec<(usize, HashMap<Box<[u8]>, usize>)>,
+    prefixes: ByLength,
     any: Option<usize>,
 }
 
@@ -67,11 +70,7 @@ impl HostIndex {
     }
 }
 
-fn insert_by_length(
-    list: &mut Vec<(usize, HashMap<Box<[u8]>, usize>)>,
-    text: &[u8],
-    at: usize,
-) -> bool {
+fn insert_by_length(list: &mut ByLength, text: &[u8], at: usize) -> bool {
     let place = match list.binary_search_by(|(length, _)| text.len().cmp(length)) {
         Ok(place) => place,
         Err(place) => {

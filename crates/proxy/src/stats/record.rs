@@ -126,6 +126,9 @@ pub fn request_ends(stats: &Group<Http>, stream: &StreamInfo) {
     if stream.response_code_details.as_deref() == Some("direct_response") {
         stats.inc(Http::DirectResponse);
     }
+    if stream.upgraded {
+        stats.inc(Http::CxUpgradesTotal);
+    }
     if stream.upstream.cluster.is_some() {
         stats.inc(Http::RouterRqTotal);
     }

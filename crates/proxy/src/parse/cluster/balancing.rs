@@ -309,7 +309,10 @@ fn ring_sizes(context: &mut Context, minimum: Option<u64>, maximum: Option<u64>)
 
 fn maglev_size(context: &mut Context, size: Option<u64>) -> u64 {
     let size = size.unwrap_or(DEFAULT_MAGLEV);
-    let prime = size >= 2 && (2..).take_while(|d| d * d <= size).all(|d| size % d != 0);
+    let prime = size >= 2
+        && (2..)
+            .take_while(|d| d * d <= size)
+            .all(|d| !size.is_multiple_of(d));
     if size > MAX_MAGLEV || !prime {
         context.error_at(
             "maglev_lb_config.table_size",
