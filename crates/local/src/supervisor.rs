@@ -97,8 +97,7 @@ impl Supervisor {
             return Ok(None);
         };
         clean_up(&state);
-        // Its logs were worth keeping until now.
-        let _ = std::fs::remove_dir_all(state.pods());
+        let _ = std::fs::remove_dir_all(state.pods()); // logs: worth keeping until now
         if options.build {
             build::run(&desired).await?;
         }

@@ -28,7 +28,8 @@ fn mesh_with(settings: &str, manifests: &str) -> Result<DesiredMesh, LocalError>
 fn pod(fields: &str) -> String {
     let fields: String = fields.lines().map(|line| format!("    {line}\n")).collect();
     format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  containers:\n  - name: c\n{fields}"
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  containers:\n  - \
+         name: c\n{fields}"
     )
 }
 

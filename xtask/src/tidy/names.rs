@@ -78,8 +78,8 @@ fn is_banned(name: &str) -> bool {
     })
 }
 
-/// `module::Message { …, .. }` on one line, or `..` alone on its line; the variants of our own enums
-/// (`Address::Name { host, .. }`) hide no field of Envoy's.
+/// `module::Message { …, .. }` on one line, or `..` alone on its line; the variants of our own
+/// enums (`Address::Name { host, .. }`) hide no field of Envoy's.
 fn has_rest_pattern(line: &str) -> bool {
     let compact: String = line.chars().filter(|c| !c.is_whitespace()).collect();
     let Some(rest) = compact.find("..}") else {

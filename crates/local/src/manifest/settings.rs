@@ -8,7 +8,7 @@ use mesh_api::node::Span;
 use mesh_api::parse::yaml;
 use mesh_api::{Diagnostic, Reason, Severity, message};
 
-use crate::manifest::local_mesh::{API_VERSION, KIND, LocalMesh};
+use crate::manifest::local_mesh::{API_VERSION, ImageRule, KIND, LocalMesh};
 
 message! {
     /// The whole document.
@@ -70,40 +70,48 @@ pub fn parse(file: &str, text: &str, findings: &mut Vec<Diagnostic>) -> (String,
     let mut refuse = |key: &str, message: String| {
         findings.push(finding(span_of(key), key, (Reason::Invalid, message)));
     };
+    check(&document, &mut refuse);
+    let name = document.metadata.unwrap_or_default().name;
+    (name, document.spec.unwrap_or_default())
+}
+
+/// What the types alone do not say.
+fn check(document: &Document, refuse: &mut dyn FnMut(&str, String)) {
     if document.api_version != API_VERSION {
         refuse("apiVersion", format!("must be {API_VERSION}"));
     }
     if document.kind != KIND {
         refuse("kind", format!("must be {KIND}"));
     }
-    let name = document.metadata.unwrap_or_default().name;
-    if !is_name(&name) {
+    let name = document
+        .metadata
+        .as_ref()
+        .map_or("", |metadata| &metadata.name);
+    if !is_name(name) {
         refuse(
             "metadata",
             "name must be lower-case letters, digits and -, at most 40".to_owned(),
         );
     }
-    let settings = document.spec.unwrap_or_default();
+    let Some(settings) = &document.spec else {
+        return;
+    };
     if settings.build.iter().any(Vec::is_empty) {
         refuse("spec", "build: a command is empty".to_owned());
     }
-    for rule in &settings.images {
-        if rule.r#match.is_empty() || rule.command.is_empty() {
-            refuse(
-                "spec",
-                "images: an entry needs match and command".to_owned(),
-            );
-        }
+    let is_incomplete = |rule: &ImageRule| rule.r#match.is_empty() || rule.command.is_empty();
+    if settings.images.iter().any(is_incomplete) {
+        refuse(
+            "spec",
+            "images: an entry needs match and command".to_owned(),
+        );
     }
     for key in settings.publish.keys() {
         if crate::publish::parse_key(key).is_none() {
-            refuse(
-                "spec",
-                format!("publish: {key:?} is not SERVICE[.NAMESPACE]:PORT"),
-            );
+            let message = format!("publish: {key:?} is not SERVICE[.NAMESPACE]:PORT");
+            refuse("spec", message);
         }
     }
-    (name, settings)
 }
 
 /// What can be a folder's name and a part of messages.

@@ -64,8 +64,8 @@ fn a_change_translates_only_its_own_fragments() {
             "a new rule is one virtual host on its port and one on 80, for all proxies",
         ),
         (
-            "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: details}, \
-             spec: {host: details, trafficPolicy: {loadBalancer: {simple: RANDOM}}}}",
+            "{apiVersion: networking.istio.io/v1, kind: DestinationRule, \
+             metadata: {name: details}, spec: {host: details, trafficPolicy: {loadBalancer: {simple: RANDOM}}}}",
             3,
             vec![
                 (
