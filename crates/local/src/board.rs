@@ -52,6 +52,9 @@ pub struct ContainerStatus {
     pub state: String,
     /// How it ended the last time.
     pub last_exit: String,
+    /// Why it runs and is not ready: what the probe met.
+    #[serde(default)]
+    pub unready: String,
 }
 
 /// What the supervisor's API says of a pod.
@@ -119,13 +122,15 @@ impl PodRecord {
         if self.ready || !self.message.is_empty() {
             return self.message.clone();
         }
-        let ended = self
-            .containers
-            .iter()
-            .find(|(_, one)| !one.ready && !one.last_exit.is_empty());
-        ended.map_or_else(String::new, |(name, one)| {
-            format!("container {name} ended with {}", one.last_exit)
-        })
+        let mut waiting = self.containers.iter().filter(|(_, one)| !one.ready);
+        let reason = waiting.find_map(|(name, one)| {
+            if one.state == "Running" && !one.unready.is_empty() {
+                return Some(format!("container {name}: {}", one.unready));
+            }
+            let ended = !one.last_exit.is_empty();
+            ended.then(|| format!("container {name} ended with {}", one.last_exit))
+        });
+        reason.unwrap_or_default()
     }
 
     /// The state of the first container that is not simply running, else the phase.

@@ -117,11 +117,16 @@ impl ContainerRun {
 
     async fn passes_in_time(&self, probe: &ProbeTemplate) -> bool {
         tokio::time::sleep(probe.initial_delay).await;
-        for _ in 0..probe.failures {
-            if self.ask(probe).await.is_ok() {
-                return true;
+        let deadline = tokio::time::Instant::now() + probe.period * probe.failures;
+        while tokio::time::Instant::now() < deadline {
+            match self.ask(probe).await {
+                Ok(()) => return true,
+                Err(why) => self.set(|status| {
+                    status.unready = format!("the startup probe failed: {why}");
+                }),
             }
-            tokio::time::sleep(probe.period).await;
+            // Often, so that a start does not wait for a whole period.
+            tokio::time::sleep(probe.period.min(STARTING_PERIOD)).await;
         }
         false
     }
@@ -130,11 +135,13 @@ impl ContainerRun {
         tokio::time::sleep(probe.initial_delay).await;
         let (mut good, mut bad, mut ready) = (0, 0, false);
         loop {
+            let mut unready = String::new();
             match self.ask(probe).await {
                 Ok(()) => (good, bad) = (good + 1, 0),
                 Err(why) => {
                     (good, bad) = (0, bad + 1);
                     tracing::debug!(pod = self.pod, why, "readiness probe failed");
+                    unready = format!("the readiness probe failed: {why}");
                 }
             }
             ready = if ready {
@@ -142,7 +149,10 @@ impl ContainerRun {
             } else {
                 good >= probe.successes
             };
-            self.set(|status| status.ready = ready);
+            self.set(|status| {
+                status.ready = ready;
+                status.unready = unready;
+            });
             // Not ready yet: ask often, so that a start does not wait for a whole period.
             let pause = if ready {
                 probe.period
