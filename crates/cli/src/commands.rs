@@ -56,6 +56,7 @@ pub struct Scope {
 macro_rules! commands {
     ($($(#[$meta:meta])* $variant:ident $module:ident::$arguments:ident,)*) => {
         #[derive(Debug, Subcommand)]
+        #[expect(clippy::large_enum_variant, reason = "there is one, once")]
         enum Command {
             $($(#[$meta])* $variant($module::$arguments),)*
         }

@@ -42,16 +42,18 @@ pub fn run(arguments: Logs, scope: &Scope) -> Result<ExitCode, CliError> {
     if !print(&text[from..]) {
         return Ok(ExitCode::SUCCESS);
     }
-    while arguments.follow {
+    if !arguments.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         std::thread::sleep(Duration::from_millis(100));
         let Some(more) = read_more(&path, &mut file).map_err(failed)? else {
             continue;
         };
         if !print(&more) {
-            break;
+            return Ok(ExitCode::SUCCESS);
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// A reader that has gone away (`| head`) ends the command.
