@@ -45,7 +45,9 @@ fn kill_control(mesh: &Mesh) -> Result<()> {
     wait_until("it returns", SOON, || {
         holds!(control_pid(mesh)? != before, "still the old process")
     })?;
-    wait_until("it answers", SOON, || mesh.ok(&["get", "virtualservices"]).map(|_| ()))?;
+    wait_until("it answers", SOON, || {
+        mesh.ok(&["get", "virtualservices"]).map(|_| ())
+    })?;
     none_failed(&load.finish())
 }
 

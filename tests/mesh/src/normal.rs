@@ -17,6 +17,10 @@ pub fn headers(pairs: &[(String, String)]) -> Value {
         }
         let value = match name.as_str() {
             "x-envoy-upstream-service-time" => "<ms>".to_owned(),
+            // A round figure is a setting; another one is what was left of it at a retry.
+            // The default less the moment that a retry took.
+            "x-envoy-expected-rq-timeout-ms" if is_default_timeout(value) => "<15000>".to_owned(),
+            "x-envoy-expected-rq-timeout-ms" if !value.ends_with("00") => "<left>".to_owned(),
             _ => value.clone(),
         };
         sorted.entry(name).or_default().push(Value::String(value));
@@ -27,6 +31,12 @@ pub fn headers(pairs: &[(String, String)]) -> Value {
             .map(|(name, list)| (name, Value::Array(list)))
             .collect(),
     )
+}
+
+fn is_default_timeout(value: &str) -> bool {
+    value
+        .parse::<u32>()
+        .is_ok_and(|millis| (14_000..=15_000).contains(&millis))
 }
 
 pub fn pairs_of(map: &http::HeaderMap) -> Vec<(String, String)> {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,12 +23,15 @@ use tokio::task::JoinSet;
 pub struct Script {
     next: Mutex<VecDeque<Behaviour>>,
     saw: Mutex<Vec<Value>>,
+    /// Counts the calls: what belongs to an earlier one is not noted any more.
+    call: AtomicU64,
 }
 
 impl Script {
     /// Replaces the script and forgets what was seen.
     pub fn begin(&self, behaviours: &[Behaviour]) {
         *self.next.lock().unwrap() = behaviours.iter().cloned().collect();
+        self.call.fetch_add(1, Ordering::SeqCst);
         self.saw.lock().unwrap().clear();
     }
 
@@ -35,8 +39,15 @@ impl Script {
         self.saw.lock().unwrap().clone()
     }
 
-    fn note(&self, value: Value) {
-        self.saw.lock().unwrap().push(value);
+    fn call(&self) -> u64 {
+        self.call.load(Ordering::SeqCst)
+    }
+
+    fn note(&self, call: u64, value: Value) {
+        let mut saw = self.saw.lock().unwrap();
+        if call == self.call() {
+            saw.push(value);
+        }
     }
 
     fn take(&self, at: &str) -> Behaviour {
@@ -145,6 +156,7 @@ impl Server {
     /// Every piece comes back with the server's name before it.
     async fn serve_tcp(&self, mut wire: Wire) -> Result<()> {
         let facts = wire.tls_facts(&self.certificates);
+        let call = self.script.call();
         let behaviour = self.script.take(&self.name);
         if behaviour.reset {
             wire.reset();
@@ -160,8 +172,10 @@ impl Server {
             wire.write_all(format!("{}:", self.name).as_bytes()).await?;
             wire.write_all(&buffer.split()).await?;
         }
-        self.script
-            .note(json!({"at": &*self.name, "body": shown(&received), "tls": facts}));
+        self.script.note(
+            call,
+            json!({"at": &*self.name, "body": shown(&received), "tls": facts}),
+        );
         wire.shutdown().await?;
         Ok(())
     }
@@ -170,6 +184,7 @@ impl Server {
         let facts = wire.tls_facts(&self.certificates);
         let mut buffer = BytesMut::new();
         while let Some(head) = read_head(&mut wire, &mut buffer).await? {
+            let call = self.script.call();
             let behaviour = self.script.take(&self.name);
             let mut parts = head.first.split(' ');
             let mut seen = json!({
@@ -183,7 +198,7 @@ impl Server {
                 seen["tls"] = facts.clone();
             }
             if behaviour.reset || behaviour.close {
-                self.script.note(seen);
+                self.script.note(call, seen);
                 if behaviour.reset {
                     wire.reset();
                 }
@@ -194,7 +209,7 @@ impl Server {
             }
             let body = read_body(&mut wire, &mut buffer, head.length(Length::None)).await;
             add_body(&mut seen, &body);
-            self.script.note(seen);
+            self.script.note(call, seen);
             if !body.complete {
                 return Ok(());
             }
@@ -319,6 +334,7 @@ impl Server {
         mut respond: h2::server::SendResponse<Bytes>,
         facts: Value,
     ) -> Result<()> {
+        let call = self.script.call();
         let behaviour = self.script.take(&self.name);
         let (head, mut incoming) = request.into_parts();
         let mut seen = json!({
@@ -334,7 +350,7 @@ impl Server {
             seen["tls"] = facts;
         }
         if behaviour.reset || behaviour.close {
-            self.script.note(seen);
+            self.script.note(call, seen);
             respond.send_reset(h2::Reason::REFUSED_STREAM);
             return Ok(());
         }
@@ -345,7 +361,9 @@ impl Server {
         if behaviour.status.is_none()
             && kind.is_some_and(|kind| kind.starts_with("application/grpc"))
         {
-            return self.echo_stream(&behaviour, incoming, respond, seen).await;
+            return self
+                .echo_stream(&behaviour, incoming, respond, (call, seen))
+                .await;
         }
         let mut body = Body {
             complete: true,
@@ -360,7 +378,7 @@ impl Server {
             body.trailers = normal::pairs_of(&trailers);
         }
         add_body(&mut seen, &body);
-        self.script.note(seen);
+        self.script.note(call, seen);
         tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;
         let mut response = http::Response::builder().status(behaviour.status.unwrap_or(200));
         for (name, value) in &behaviour.headers {
@@ -391,7 +409,7 @@ impl Server {
         behaviour: &Behaviour,
         mut incoming: h2::RecvStream,
         mut respond: h2::server::SendResponse<Bytes>,
-        mut seen: Value,
+        (call, mut seen): (u64, Value),
     ) -> Result<()> {
         let response = http::Response::builder().header("content-type", "application/grpc");
         let mut stream = respond.send_response(response.body(())?, false)?;
@@ -409,7 +427,7 @@ impl Server {
             body.trailers = normal::pairs_of(&trailers);
         }
         add_body(&mut seen, &body);
-        self.script.note(seen);
+        self.script.note(call, seen);
         let status = [("grpc-status".to_owned(), "0".to_owned())];
         let trailers = if behaviour.trailers.is_empty() {
             &status[..]
