@@ -33,7 +33,9 @@ struct Server {
 
 /// Starts the server where the bootstrap has an address for it.
 pub async fn start(admin: Admin) -> Result<Option<SocketAddr>, ProxyError> {
-    let Some(config) = &admin.bootstrap.admin else { return Ok(None) };
+    let Some(config) = &admin.bootstrap.admin else {
+        return Ok(None);
+    };
     let (listener, address) = match &config.address {
         Address::Socket(address) => {
             let socket = tokio::net::TcpListener::bind(address).await?;
@@ -58,10 +60,14 @@ pub async fn start(admin: Admin) -> Result<Option<SocketAddr>, ProxyError> {
     }
     for path in COMMAND_PATHS {
         let server = server.clone();
-        router = router.route(Method::POST, path, move |request: daemon::admin::Request| {
-            let server = server.clone();
-            async move { respond(server.obey(&request).await) }
-        });
+        router = router.route(
+            Method::POST,
+            path,
+            move |request: daemon::admin::Request| {
+                let server = server.clone();
+                async move { respond(server.obey(&request).await) }
+            },
+        );
     }
     tokio::spawn(daemon::admin::serve(listener, router, DrainWatch::never()));
     Ok(address)
@@ -113,9 +119,16 @@ impl Server {
             Command::Quit => {
                 let _ = self.admin.requests.send(Request::Quit).await;
             }
-            Command::DrainListeners { inbound_only, graceful } => {
+            Command::DrainListeners {
+                inbound_only,
+                graceful,
+            } => {
                 let (done, wait) = oneshot::channel();
-                let request = Request::Drain { stop_listening: !graceful, inbound_only, done };
+                let request = Request::Drain {
+                    stop_listening: !graceful,
+                    inbound_only,
+                    done,
+                };
                 if self.admin.requests.send(request).await.is_ok() {
                     let _ = wait.await;
                 }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::http::request::RequestHead;
 use crate::parse::cluster::{self as config, Discovery, Transport, UpstreamProtocol};
 use crate::parse::http_options::Http2Options;
-use crate::http::request::RequestHead;
 use crate::retry::{ResetReason, RetryPolicy};
-use crate::stats::tables::Cluster as Stat;
 use crate::stats::record::{self, ResponseCodes};
+use crate::stats::tables::Cluster as Stat;
 use crate::stats::{Group, Stats};
 use crate::stream_info::Connection;
 use crate::tls::ClientContext;
@@ -74,7 +74,14 @@ impl ClusterEntry {
             Arc::new(Outlier::new(settings.clone(), block.clone(), group))
         });
         let codes = ResponseCodes::new(stats, &prefix);
-        ClusterEntry { config, block, tls, outlier, stats: stats.group(&prefix), codes }
+        ClusterEntry {
+            config,
+            block,
+            tls,
+            outlier,
+            stats: stats.group(&prefix),
+            codes,
+        }
     }
 }
 
@@ -87,7 +94,10 @@ pub struct ConnectionIds {
 
 impl ConnectionIds {
     pub fn new(worker: usize, workers: usize) -> ConnectionIds {
-        ConnectionIds { next: Cell::new(worker as u64), step: workers.max(1) as u64 }
+        ConnectionIds {
+            next: Cell::new(worker as u64),
+            step: workers.max(1) as u64,
+        }
     }
 
     pub fn next(&self) -> u64 {
@@ -127,7 +137,10 @@ impl Cluster {
     pub fn new(entry: Arc<ClusterEntry>, worker_ids: Rc<ConnectionIds>) -> Rc<Cluster> {
         let config = entry.config.clone();
         Rc::new(Cluster {
-            balancer: RefCell::new(LoadBalancer::new(config.load_balancing.clone(), entry.block.clone())),
+            balancer: RefCell::new(LoadBalancer::new(
+                config.load_balancing.clone(),
+                entry.block.clone(),
+            )),
             config,
             block: entry.block.clone(),
             worker_ids,
@@ -150,7 +163,9 @@ impl Cluster {
         self.balancer.borrow_mut().update(&endpoints, seed);
         let gone = |pool: &Rc<Pool>| {
             let block = &pool.host().block;
-            !endpoints.hosts().any(|host| Arc::ptr_eq(&host.block, block))
+            !endpoints
+                .hosts()
+                .any(|host| Arc::ptr_eq(&host.block, block))
         };
         if !matches!(self.config.discovery, Discovery::OriginalDst(_)) {
             self.pools.borrow_mut().retain(|_, pool| {
@@ -162,7 +177,8 @@ impl Cluster {
             });
         }
         let healthy = endpoints.hosts().filter(|host| host.is_healthy()).count();
-        self.stats.set(Stat::MembershipTotal, endpoints.hosts().count() as u64);
+        self.stats
+            .set(Stat::MembershipTotal, endpoints.hosts().count() as u64);
         self.stats.set(Stat::MembershipHealthy, healthy as u64);
         *self.endpoints.borrow_mut() = endpoints;
     }
@@ -175,9 +191,11 @@ impl Cluster {
     fn tls_index(&self, host: &Host) -> Option<usize> {
         match self.config.transport_for(host.metadata.as_deref()) {
             Transport::Raw => None,
-            Transport::Tls(parsed) => {
-                self.entry.tls.iter().position(|one| Arc::ptr_eq(one.parsed(), parsed))
-            }
+            Transport::Tls(parsed) => self
+                .entry
+                .tls
+                .iter()
+                .position(|one| Arc::ptr_eq(one.parsed(), parsed)),
         }
     }
 
@@ -215,7 +233,12 @@ impl Cluster {
             UpstreamProtocol::Downstream { .. } => PoolProtocol::Http1,
         };
         let tls = self.tls_index(host).map_or(usize::MAX, |index| index);
-        let key = PoolKey { address: host.address.clone(), protocol, options, tls };
+        let key = PoolKey {
+            address: host.address.clone(),
+            protocol,
+            options,
+            tls,
+        };
         if let Some(pool) = self.pools.borrow().get(&key) {
             return pool.clone();
         }
@@ -234,7 +257,10 @@ impl Cluster {
                     let value = choice.request?.header(name)?;
                     std::str::from_utf8(&value).ok()?.parse().ok()
                 });
-                let restored = choice.downstream.local_restored.then_some(choice.downstream.local);
+                let restored = choice
+                    .downstream
+                    .local_restored
+                    .then_some(choice.downstream.local);
                 Some(self.original_host(by_header.or(restored)?))
             }
             _ => self.balancer.borrow_mut().choose(&Choice {
@@ -299,7 +325,9 @@ impl Cluster {
 
     /// Lets ejected hosts come back; one worker of the process does this.
     pub fn judge(&self, now: Instant, random: u64) {
-        let Some(outlier) = &self.entry.outlier else { return };
+        let Some(outlier) = &self.entry.outlier else {
+            return;
+        };
         if now.duration_since(self.judged.get()) >= outlier.interval() {
             self.judged.set(now);
             outlier.tick(&self.endpoints(), random);
@@ -332,9 +360,16 @@ impl Cluster {
     }
 
     pub fn on_connect_failure(&self, host: &Host, timeout: bool, random: u64) {
-        let result =
-            if timeout { LocalResult::ConnectTimeout } else { LocalResult::ConnectFailed };
-        self.stats.inc(if timeout { Stat::CxConnectTimeout } else { Stat::CxConnectFail });
+        let result = if timeout {
+            LocalResult::ConnectTimeout
+        } else {
+            LocalResult::ConnectFailed
+        };
+        self.stats.inc(if timeout {
+            Stat::CxConnectTimeout
+        } else {
+            Stat::CxConnectFail
+        });
         host.block.requests_error.fetch_add(1, Ordering::Relaxed);
         self.tell_outlier(|one, total| one.on_local(host, result, total, random));
     }
@@ -378,6 +413,8 @@ static DEFAULT_HTTP2: std::sync::OnceLock<Http2Options> = std::sync::OnceLock::n
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Cluster").field("name", &self.config.name).finish_non_exhaustive()
+        out.debug_struct("Cluster")
+            .field("name", &self.config.name)
+            .finish_non_exhaustive()
     }
 }

@@ -55,7 +55,9 @@ impl Discovery {
 
     /// Opens the aggregated stream, where the bootstrap has one.
     pub fn start(&mut self) -> Result<(), String> {
-        let Some(ads) = self.bootstrap.ads.clone() else { return Ok(()) };
+        let Some(ads) = self.bootstrap.ads.clone() else {
+            return Ok(());
+        };
         self.open(Origin::Ads, &ads.cluster.clone(), &ads)
     }
 
@@ -70,9 +72,17 @@ impl Discovery {
                 ads.subscribe(ResourceType::Listener, Interest::Wildcard);
             }
             let tables = [
-                (ResourceType::Endpoint, &needs.endpoints, &self.subscribed.endpoints),
+                (
+                    ResourceType::Endpoint,
+                    &needs.endpoints,
+                    &self.subscribed.endpoints,
+                ),
                 (ResourceType::Route, &needs.routes, &self.subscribed.routes),
-                (ResourceType::Secret, &needs.secrets, &self.subscribed.secrets),
+                (
+                    ResourceType::Secret,
+                    &needs.secrets,
+                    &self.subscribed.secrets,
+                ),
             ];
             for (kind, wanted, told) in tables {
                 if wanted != told {
@@ -110,14 +120,22 @@ impl Discovery {
     }
 
     fn open(&mut self, origin: Origin, cluster: &str, source: &GrpcSource) -> Result<(), String> {
-        let config = self.bootstrap.clusters.iter().find(|one| *one.name == *cluster);
+        let config = self
+            .bootstrap
+            .clusters
+            .iter()
+            .find(|one| *one.name == *cluster);
         let config =
             config.ok_or_else(|| format!("'{cluster}' is not a cluster of the bootstrap"))?;
         let mut target = target(config, &self.bootstrap)?;
         for (name, value) in &source.initial_metadata {
             target = target.with_metadata(name, value);
         }
-        let mode = if source.delta { Mode::Delta } else { Mode::StateOfTheWorld };
+        let mode = if source.delta {
+            Mode::Delta
+        } else {
+            Mode::StateOfTheWorld
+        };
         let service = match origin {
             Origin::Ads => Service::Aggregated,
             Origin::Secrets(_) => Service::Secrets,
@@ -153,28 +171,44 @@ fn target(config: &Cluster, bootstrap: &Bootstrap) -> Result<Target, String> {
         ClusterDiscovery::Static(own)
         | ClusterDiscovery::StrictDns(own)
         | ClusterDiscovery::LogicalDns(own) => own,
-        _ => return Err(format!("cluster '{name}' must be STATIC or DNS to serve discovery")),
+        _ => {
+            return Err(format!(
+                "cluster '{name}' must be STATIC or DNS to serve discovery"
+            ));
+        }
     };
-    let endpoint = assignment.localities.iter().flat_map(|one| &one.endpoints).next();
+    let endpoint = assignment
+        .localities
+        .iter()
+        .flat_map(|one| &one.endpoints)
+        .next();
     let endpoint = endpoint.ok_or_else(|| format!("cluster '{name}' has no endpoints"))?;
     let address = match &endpoint.address {
         Address::Pipe { path, .. } => return Ok(Target::unix(path)),
         Address::Socket(address) => *address,
         Address::Name { host, port } => {
             use std::net::ToSocketAddrs;
-            let found = (host.as_str(), *port).to_socket_addrs().ok().and_then(|mut all| all.next());
+            let found = (host.as_str(), *port)
+                .to_socket_addrs()
+                .ok()
+                .and_then(|mut all| all.next());
             found.ok_or_else(|| format!("cluster '{name}': {host} does not resolve"))?
         }
     };
-    let Transport::Tls(tls) = &config.transport else { return Ok(Target::tcp(address)) };
+    let Transport::Tls(tls) = &config.transport else {
+        return Ok(Target::tcp(address));
+    };
     let context = ClientContext::new(tls.clone(), config.auto_san_validation);
     let mut secrets = Secrets::default();
     for secret in &bootstrap.secrets {
         secrets.insert(Arc::new(secret.clone()));
     }
-    context.refresh(&secrets).map_err(|error| format!("cluster '{name}': {error}"))?;
-    let config =
-        context.rustls_config().ok_or_else(|| format!("cluster '{name}': TLS is not ready"))?;
+    context
+        .refresh(&secrets)
+        .map_err(|error| format!("cluster '{name}': {error}"))?;
+    let config = context
+        .rustls_config()
+        .ok_or_else(|| format!("cluster '{name}': TLS is not ready"))?;
     let server_name = match tls.sni.as_str() {
         "" => ServerName::IpAddress(address.ip().into()),
         sni => ServerName::try_from(sni.to_owned()).map_err(|error| error.to_string())?,

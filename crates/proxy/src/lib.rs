@@ -1,8 +1,8 @@
 //! Envoy resources to a running L4 and L7 proxy.
 //!
 //! Two halves meet in `http/{headers,request}.rs`, `stream_info.rs` and `cluster/shared.rs`: the
-//! engine (listeners, codecs, the request path, pools, TLS, xDS) and what it asks (parsing, routing,
-//! policy, balancing, logs, statistics). What the engine asks, so that both halves agree:
+//! engine (listeners, codecs, the request path, pools, TLS, xDS) and what it asks (parsing,
+//! routing, policy, balancing, logs, statistics). What the engine asks, so that both halves agree:
 //!
 //! * `parse::{listener, cluster, route_configuration, endpoints, bootstrap}` turn one Envoy message
 //!   into one parsed value (plain data, `Send + Sync`, behind `Arc`) or into a `ParseError` whose
@@ -11,8 +11,8 @@
 //! * `route::RouteTable` (in an `Arc`): `select(&RequestHead, &StreamInfo, random: u64)` gives the
 //!   route entry; the entry is plain data: cluster choice, timeouts, retry policy, mirrors, hash
 //!   policy, header edits, redirect or direct response, upgrades, per-filter overrides.
-//! * `http::filters::FilterChain` (config, per listener) makes a `FilterStack` per stream, hooks as in
-//!   the contract; the engine never looks inside.
+//! * `http::filters::FilterChain` (config, per listener) makes a `FilterStack` per stream, hooks as
+//!   in the contract; the engine never looks inside.
 //! * `cluster::load_balancer::LoadBalancer` is per worker and cluster: `update(&Arc<Endpoints>)`,
 //!   `choose(&Choice{hash, random, tried hosts, …}) -> Option<Arc<Host>>`.
 //! * `cluster::circuit_breaker` takes and gives back permits on `ClusterBlock`'s atomics;

@@ -157,7 +157,11 @@ impl ActiveListener {
         };
         let chains: Vec<_> = entry.chains.iter().map(&mut make).collect();
         let default_chain = entry.default_chain.as_ref().map(&mut make);
-        let listener = Rc::new(ActiveListener { entry, chains, default_chain });
+        let listener = Rc::new(ActiveListener {
+            entry,
+            chains,
+            default_chain,
+        });
         let new = listener.all();
         for chain in &old {
             let successor = new
@@ -170,7 +174,11 @@ impl ActiveListener {
     }
 
     pub fn all(&self) -> Vec<Rc<ActiveChain>> {
-        self.chains.iter().chain(&self.default_chain).cloned().collect()
+        self.chains
+            .iter()
+            .chain(&self.default_chain)
+            .cloned()
+            .collect()
     }
 
     fn choose(&self, connection: &Connection) -> Option<Rc<ActiveChain>> {
@@ -190,7 +198,9 @@ pub async fn serve(
     mut stream: TcpStream,
     direct_remote: SocketAddr,
 ) {
-    let Ok(local) = stream.local_addr() else { return };
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
     let _ = stream.set_nodelay(true);
     let mut connection = Connection::plain(worker.ids.next(), local, direct_remote);
     let mut buffer = BytesMut::new();
@@ -198,7 +208,15 @@ pub async fn serve(
     if listener.entry.config.use_original_dst {
         inspect::original_dst(&stream, &mut connection);
     }
-    if !run_filters(&worker, &listener, &mut stream, &mut buffer, &mut connection).await {
+    if !run_filters(
+        &worker,
+        &listener,
+        &mut stream,
+        &mut buffer,
+        &mut connection,
+    )
+    .await
+    {
         return;
     }
     if listener.entry.config.use_original_dst
@@ -207,7 +225,15 @@ pub async fn serve(
         && !Rc::ptr_eq(&other, &listener)
     {
         listener = other;
-        if !run_filters(&worker, &listener, &mut stream, &mut buffer, &mut connection).await {
+        if !run_filters(
+            &worker,
+            &listener,
+            &mut stream,
+            &mut buffer,
+            &mut connection,
+        )
+        .await
+        {
             return;
         }
     }
@@ -272,7 +298,9 @@ async fn secure(
     socket: Socket,
     connection: &mut Connection,
 ) -> Option<Transport> {
-    let Some(context) = &chain.entry.tls else { return Some(Transport::Plain(socket)) };
+    let Some(context) = &chain.entry.tls else {
+        return Some(Transport::Plain(socket));
+    };
     let accept = context.accept(socket);
     let limit = chain.entry.config.transport_connect_timeout;
     let accepted = match limit {

@@ -6,14 +6,13 @@ use std::rc::Rc;
 use crate::access_log::Input;
 use crate::cluster::connect::UpstreamConnection;
 use crate::listener::ActiveChain;
-use crate::parse::network_filter::{NetworkFilter, Terminal};
 use crate::parse::listener::Direction;
+use crate::parse::network_filter::{NetworkFilter, Terminal};
 use crate::stats::istio::TcpReport;
 use crate::stats::record::TcpConnection;
 use crate::stream_info::{Connection, ResponseFlags, StreamInfo};
 use crate::workers::{StreamCount, Worker};
 use transport::{Io, Transport};
-
 
 pub mod metadata_exchange;
 pub mod rbac;
@@ -49,7 +48,12 @@ pub async fn serve(
     connection: Connection,
 ) {
     let connection = Rc::new(connection);
-    let session = Session { worker, chain, connection, held: RefCell::default() };
+    let session = Session {
+        worker,
+        chain,
+        connection,
+        held: RefCell::default(),
+    };
     let config = session.chain.entry.config.clone();
     let mut info = StreamInfo::new(session.connection.clone(), None);
     if !admit(&session, &mut info) {
@@ -111,7 +115,9 @@ fn admit(session: &Session, info: &mut StreamInfo) -> bool {
                     return false;
                 }
             }
-            NetworkFilter::ConnectionLimit { max_connections, .. } => {
+            NetworkFilter::ConnectionLimit {
+                max_connections, ..
+            } => {
                 let open = u64::from(session.chain.connections.get());
                 if open.saturating_mul(session.worker.settings.workers as u64) > *max_connections {
                     info.response_flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
@@ -128,7 +134,12 @@ fn log_connection(session: &Session, info: &mut StreamInfo) {
     info.durations.total = Some(info.elapsed());
     if let Terminal::Tcp(tcp) = &session.chain.entry.config.terminal {
         for log in &tcp.access_logs {
-            let input = Input { stream: info, request: None, response: None, trailers: None };
+            let input = Input {
+                stream: info,
+                request: None,
+                response: None,
+                trailers: None,
+            };
             log.log(&input, session.worker.random());
         }
     }
@@ -136,7 +147,13 @@ fn log_connection(session: &Session, info: &mut StreamInfo) {
         if let NetworkFilter::IstioStats(stats) = filter {
             let inbound = session.chain.listener.direction == Direction::Inbound;
             let (sent, received) = (info.bytes.sent, info.bytes.received);
-            let report = TcpReport { inbound, opened: true, closed: true, sent, received };
+            let report = TcpReport {
+                inbound,
+                opened: true,
+                closed: true,
+                sent,
+                received,
+            };
             stats.tcp_report(info, report);
         }
     }

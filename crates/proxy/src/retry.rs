@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use envoy_api::envoy::extensions::retry::priority::previous_priorities::v3 as previous_priorities;
 use envoy_api::route;
 
 use crate::http::headers::Headers;
@@ -134,7 +135,7 @@ fields! {
     route::retry_policy::ResetHeader { read: name, format; }
     route::retry_policy::RetryHostPredicate { read: name, config_type; }
     route::retry_policy::RetryPriority { read: name, config_type; }
-    envoy_api::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig {
+    previous_priorities::PreviousPrioritiesConfig {
         read: update_frequency;
     }
 }

@@ -96,6 +96,7 @@ pub fn validate(message: &envoy_api::bootstrap::Bootstrap) -> Result<(), ProxyEr
     })
 }
 
+// tidy: long function: the order in which a proxy starts, then its one loop.
 async fn main_task(
     message: envoy_api::bootstrap::Bootstrap,
     options: Options,

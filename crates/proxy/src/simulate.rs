@@ -349,16 +349,21 @@ mod tests {
     use super::*;
     use crate::parse::Environment;
 
+    fn any(message: &str) -> String {
+        format!("type.googleapis.com/envoy.extensions.{message}")
+    }
+
     fn configuration() -> Configuration {
         let http = |routes: serde_json::Value| {
             serde_json::json!({
                 "name": "http",
                 "typedConfig": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                    "@type": any(
+                        "filters.network.http_connection_manager.v3.HttpConnectionManager"),
                     "statPrefix": "a",
                     "routeConfig": {"name": "inline", "virtualHosts": [routes]},
                     "httpFilters": [{"name": "envoy.filters.http.router", "typedConfig": {
-                        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]
+                        "@type": any("filters.http.router.v3.Router")}}]
                 }
             })
         };
@@ -366,8 +371,10 @@ mod tests {
             "name": "0.0.0.0_80",
             "address": {"socketAddress": {"address": "0.0.0.0", "portValue": 80}},
             "listenerFilters": [
-                {"name": "tls", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"}},
-                {"name": "http", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"}}
+                {"name": "tls", "typedConfig": {
+                    "@type": any("filters.listener.tls_inspector.v3.TlsInspector")}},
+                {"name": "http", "typedConfig": {
+                    "@type": any("filters.listener.http_inspector.v3.HttpInspector")}}
             ],
             "filterChains": [{
                 "name": "http",
@@ -386,7 +393,7 @@ mod tests {
             }],
             "defaultFilterChain": {"name": "passthrough", "filters": [{
                 "name": "tcp", "typedConfig": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                    "@type": any("filters.network.tcp_proxy.v3.TcpProxy"),
                     "statPrefix": "p", "cluster": "PassthroughCluster"}}]}
         });
         let message = envoy_api::json::from_json(listener).expect("a listener");
@@ -406,7 +413,8 @@ mod tests {
         let tcp = |call: &mut Call| call.protocol = Protocol::Tcp;
         let plain = |_: &mut Call| {};
         type Change<'a> = &'a dyn Fn(&mut Call);
-        let cases: [(u16, &str, &str, Change, Option<&str>, Outcome); 8] = [
+        type Case<'a> = (u16, &'a str, &'a str, Change<'a>, Option<&'a str>, Outcome);
+        let cases: [Case; 8] = [
             (
                 80,
                 "reviews",

@@ -40,7 +40,12 @@ pub struct Raw {
 
 impl Raw {
     pub fn new(body: Bytes, version: &str, is_static: bool) -> Raw {
-        Raw { body, version: version.to_owned(), updated: SystemTime::now(), is_static }
+        Raw {
+            body,
+            version: version.to_owned(),
+            updated: SystemTime::now(),
+            is_static,
+        }
     }
 }
 
@@ -102,7 +107,10 @@ pub struct Needs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// A listener accepts connections at this address.
-    Listening { name: Arc<str>, address: std::net::SocketAddr },
+    Listening {
+        name: Arc<str>,
+        address: std::net::SocketAddr,
+    },
     /// The admin server accepts connections.
     Admin(std::net::SocketAddr),
     /// All initial configuration is in force.
@@ -147,8 +155,7 @@ impl State {
         observer: Option<Observer>,
         internal: mpsc::Sender<Internal>,
     ) -> State {
-        let (clusters_known, listeners_known) =
-            (bootstrap.cds.is_none(), bootstrap.lds.is_none());
+        let (clusters_known, listeners_known) = (bootstrap.cds.is_none(), bootstrap.lds.is_none());
         State {
             environment,
             bootstrap,
@@ -214,7 +221,11 @@ impl State {
 
     pub async fn drain(&mut self, stop_listening: bool, inbound_only: bool) {
         self.draining = true;
-        self.tell(|| Command::Drain { stop_listening, inbound_only }).await;
+        self.tell(|| Command::Drain {
+            stop_listening,
+            inbound_only,
+        })
+        .await;
     }
 
     pub async fn stop(&self) {
@@ -229,7 +240,9 @@ impl State {
 
     /// DNS has answered for a cluster.
     pub async fn resolved(&mut self, name: &Arc<str>, resolved: Resolved) {
-        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let Some(cluster) = self.clusters.get_mut(name) else {
+            return;
+        };
         cluster.resolved = Some(resolved);
         self.refresh_endpoints(name).await;
         self.progress().await;
@@ -237,7 +250,9 @@ impl State {
 
     /// Rebuilds a cluster's endpoints from what is known and tells the workers.
     async fn refresh_endpoints(&mut self, name: &Arc<str>) {
-        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let Some(cluster) = self.clusters.get_mut(name) else {
+            return;
+        };
         let newest = cluster.warming.as_ref().map(|one| &one.entry);
         let Some(entry) = cluster.active.as_ref().map(|(entry, _)| entry).or(newest) else {
             return;
@@ -250,7 +265,8 @@ impl State {
         cluster.endpoints = Arc::new(built);
         if cluster.active.is_some() {
             let endpoints = cluster.endpoints.clone();
-            self.tell(|| Command::Endpoints(name.clone(), endpoints.clone())).await;
+            self.tell(|| Command::Endpoints(name.clone(), endpoints.clone()))
+                .await;
         }
     }
 }
@@ -264,9 +280,9 @@ fn assignment_of(
         Discovery::Static(own) | Discovery::StrictDns(own) | Discovery::LogicalDns(own) => {
             Some(own.clone())
         }
-        Discovery::Eds { service_name, .. } => {
-            assignments.get(service_name).map(|one| one.assignment.clone())
-        }
+        Discovery::Eds { service_name, .. } => assignments
+            .get(service_name)
+            .map(|one| one.assignment.clone()),
         Discovery::OriginalDst(_) => None,
     }
 }

@@ -145,14 +145,11 @@ impl Stats {
     fn members(&self) -> Vec<Arc<dyn Readable>> {
         let mut groups = locked(&self.groups);
         groups.retain(|_, group| group.strong_count() > 0);
-        let istio = self
-            .istio
-            .get()
-            .map(|store| -> Arc<dyn Readable> { store.clone() });
+        let istio = self.istio.get().cloned();
         groups
             .values()
             .filter_map(Weak::upgrade)
-            .chain(istio)
+            .chain(istio.map(|store| store as Arc<dyn Readable>))
             .collect()
     }
 

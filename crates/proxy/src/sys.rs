@@ -32,7 +32,11 @@ pub fn set_option(socket: BorrowedFd<'_>, option: &SocketOption) -> io::Result<(
             length,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 pub fn set_options(
@@ -40,14 +44,20 @@ pub fn set_options(
     options: &[SocketOption],
     state: SocketState,
 ) -> io::Result<()> {
-    options.iter().filter(|one| one.state == state).try_for_each(|one| set_option(socket, one))
+    options
+        .iter()
+        .filter(|one| one.state == state)
+        .try_for_each(|one| set_option(socket, one))
 }
 
 /// Where a connection that was redirected here wanted to go.
 pub fn original_destination(socket: &impl AsFd, local: SocketAddr) -> Option<SocketAddr> {
     let socket = SockRef::from(socket);
-    let original =
-        if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    let original = if local.is_ipv4() {
+        socket.original_dst_v4()
+    } else {
+        socket.original_dst_v6()
+    };
     original.ok().and_then(|address| address.as_socket())
 }
 
@@ -71,7 +81,11 @@ pub fn upstream_socket(
     bind: Option<&BindConfig>,
     keepalive: Option<&address::TcpKeepalive>,
 ) -> io::Result<std::net::TcpStream> {
-    let socket = Socket::new(Domain::for_address(destination), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(destination),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     if let Some(keepalive) = keepalive {
@@ -83,7 +97,9 @@ pub fn upstream_socket(
         }
         set_options(socket.as_fd(), &bind.socket_options, SocketState::Prebind)?;
         let sources = bind.source.iter().chain(&bind.extra_sources);
-        let source = sources.copied().find(|one| one.is_ipv4() == destination.is_ipv4());
+        let source = sources
+            .copied()
+            .find(|one| one.is_ipv4() == destination.is_ipv4());
         if let Some(source) = source {
             // The port is chosen at connect, so that many destinations can share one.
             if source.port() == 0 {
@@ -105,7 +121,11 @@ pub fn listening_socket(
     address: SocketAddr,
     listener: &crate::parse::listener::Listener,
 ) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -121,10 +141,18 @@ pub fn listening_socket(
     if let Some(keepalive) = &listener.keepalive {
         set_keepalive(&socket, keepalive)?;
     }
-    set_options(socket.as_fd(), &listener.socket_options, SocketState::Prebind)?;
+    set_options(
+        socket.as_fd(),
+        &listener.socket_options,
+        SocketState::Prebind,
+    )?;
     socket.bind(&address.into())?;
     set_options(socket.as_fd(), &listener.socket_options, SocketState::Bound)?;
     socket.listen(i32::try_from(listener.backlog).unwrap_or(i32::MAX))?;
-    set_options(socket.as_fd(), &listener.socket_options, SocketState::Listening)?;
+    set_options(
+        socket.as_fd(),
+        &listener.socket_options,
+        SocketState::Listening,
+    )?;
     Ok(socket.into())
 }

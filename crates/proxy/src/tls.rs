@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub use client::ClientContext;
 pub use server::ServerContext;
 
-use crate::parse::tls::{Secret, SdsSource};
+use crate::parse::tls::{SdsSource, Secret};
 
 /// Why a context cannot be built; the text goes into a NACK or a log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +37,9 @@ impl Secrets {
     }
 
     pub fn get(&self, source: &SdsSource) -> Result<&Arc<Secret>, TlsError> {
-        self.0.get(&source.name).ok_or_else(|| TlsError::Missing(source.name.clone()))
+        self.0
+            .get(&source.name)
+            .ok_or_else(|| TlsError::Missing(source.name.clone()))
     }
 
     pub fn by_name(&self, name: &str) -> Option<&Arc<Secret>> {

@@ -32,7 +32,10 @@ pub enum Command {
     Listener(Arc<ListenerEntry>, Vec<std::net::TcpListener>),
     ListenerRemoved(Arc<str>),
     /// Stop accepting (when told so) and ask all connections to finish.
-    Drain { stop_listening: bool, inbound_only: bool },
+    Drain {
+        stop_listening: bool,
+        inbound_only: bool,
+    },
     /// All commands before this one are in force.
     Confirm(oneshot::Sender<()>),
     /// How many streams and TCP connections are in flight.
@@ -73,14 +76,21 @@ impl WorkerHandle {
 /// Starts worker number `index`.
 pub fn start(index: usize, settings: WorkerSettings) -> io::Result<WorkerHandle> {
     let (commands, receiver) = mpsc::channel(QUEUED_COMMANDS);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        crate::stats::set_worker(index);
-        let local = tokio::task::LocalSet::new();
-        let worker = Worker::new(index, settings);
-        local.block_on(&runtime, worker.run(receiver));
-    })?;
-    Ok(WorkerHandle { commands, thread: Some(thread) })
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            crate::stats::set_worker(index);
+            let local = tokio::task::LocalSet::new();
+            let worker = Worker::new(index, settings);
+            local.block_on(&runtime, worker.run(receiver));
+        })?;
+    Ok(WorkerHandle {
+        commands,
+        thread: Some(thread),
+    })
 }
 
 /// A table as this worker's streams share it: its own count, not the process's.
@@ -136,7 +146,9 @@ impl Worker {
         let mut seed = [0u8; 8];
         // Without entropy the time will do: nothing secret is made from this.
         if aws_lc_rs::rand::fill(&mut seed).is_err() {
-            seed = Instant::now().elapsed().as_nanos().to_le_bytes()[..8].try_into().unwrap_or([1; 8]);
+            seed = Instant::now().elapsed().as_nanos().to_le_bytes()[..8]
+                .try_into()
+                .unwrap_or([1; 8]);
         }
         Rc::new(Worker {
             index,
@@ -165,7 +177,11 @@ impl Worker {
         if let Some(slot) = self.routes.borrow().get(name) {
             return slot.clone();
         }
-        self.routes.borrow_mut().entry(name.clone()).or_default().clone()
+        self.routes
+            .borrow_mut()
+            .entry(name.clone())
+            .or_default()
+            .clone()
     }
 
     /// The listener for a restored destination: its address, else the wildcard of its port.
@@ -244,7 +260,10 @@ impl Worker {
             }
             Command::Listener(entry, sockets) => self.set_listener(entry, sockets),
             Command::ListenerRemoved(name) => self.remove_listener(&name),
-            Command::Drain { stop_listening, inbound_only } => {
+            Command::Drain {
+                stop_listening,
+                inbound_only,
+            } => {
                 self.start_drain(stop_listening, inbound_only);
             }
             Command::Confirm(done) => {
@@ -275,7 +294,9 @@ impl Worker {
         let previous = self.listeners.borrow().get(&name).cloned();
         let (listener, replaced) = ActiveListener::new(entry.clone(), previous.as_deref());
         self.listeners.borrow_mut().insert(name.clone(), listener);
-        self.by_address.borrow_mut().retain(|_, owner| *owner != name);
+        self.by_address
+            .borrow_mut()
+            .retain(|_, owner| *owner != name);
         for address in entry.config.addresses.iter().filter_map(Address::socket) {
             self.by_address.borrow_mut().insert(address, name.clone());
         }
@@ -286,8 +307,9 @@ impl Worker {
             }
         }
         // New streams of their connections use the successor: nothing has to close.
-        let (moved_on, ended): (Vec<_>, Vec<_>) =
-            replaced.into_iter().partition(|chain| chain.has_successor());
+        let (moved_on, ended): (Vec<_>, Vec<_>) = replaced
+            .into_iter()
+            .partition(|chain| chain.has_successor());
         self.superseded.borrow_mut().extend(moved_on);
         self.drain_chains(ended);
     }
@@ -304,7 +326,9 @@ impl Worker {
                         let listener = worker.listeners.borrow().get(&owner).cloned();
                         let Some(listener) = listener else { return };
                         let exempt = listener.entry.config.ignore_global_connection_limit;
-                        let Some(count) = worker.admit(exempt) else { continue };
+                        let Some(count) = worker.admit(exempt) else {
+                            continue;
+                        };
                         let worker = worker.clone();
                         tokio::task::spawn_local(async move {
                             crate::listener::serve(worker, listener, stream, remote).await;
@@ -319,7 +343,11 @@ impl Worker {
                 }
             }
         });
-        self.acceptors.borrow_mut().entry(name).or_default().push(task.abort_handle());
+        self.acceptors
+            .borrow_mut()
+            .entry(name)
+            .or_default()
+            .push(task.abort_handle());
     }
 
     /// A place among the process's connections; `None` when all are taken.
@@ -327,19 +355,30 @@ impl Worker {
         let open = &self.settings.connections;
         let before = open.fetch_add(1, Ordering::Relaxed);
         let count = GlobalCount(open.clone());
-        let full = self.settings.max_connections.is_some_and(|most| before >= most);
+        let full = self
+            .settings
+            .max_connections
+            .is_some_and(|most| before >= most);
         (!full || exempt).then_some(count)
     }
 
     fn stop_accepting(&self, name: &str) {
-        for task in self.acceptors.borrow_mut().remove(name).into_iter().flatten() {
+        for task in self
+            .acceptors
+            .borrow_mut()
+            .remove(name)
+            .into_iter()
+            .flatten()
+        {
             task.abort();
         }
     }
 
     fn remove_listener(self: &Rc<Worker>, name: &str) {
         self.stop_accepting(name);
-        self.by_address.borrow_mut().retain(|_, owner| &**owner != name);
+        self.by_address
+            .borrow_mut()
+            .retain(|_, owner| &**owner != name);
         if let Some(listener) = self.listeners.borrow_mut().remove(name) {
             self.drain_chains(listener.all());
         }
@@ -348,8 +387,13 @@ impl Worker {
     /// Asks connections to finish and closes those that have not when the drain time is over.
     fn drain_chains(self: &Rc<Worker>, chains: Vec<Rc<ActiveChain>>) {
         let ends = |one: &Rc<ActiveChain>| chains.iter().any(|end| Rc::ptr_eq(end, one));
-        let old: Vec<_> =
-            self.superseded.borrow().iter().filter(|one| ends(&one.latest())).cloned().collect();
+        let old: Vec<_> = self
+            .superseded
+            .borrow()
+            .iter()
+            .filter(|one| ends(&one.latest()))
+            .cloned()
+            .collect();
         let all = chains.iter().chain(&old).cloned();
         let busy: Vec<_> = all.filter(|one| one.connections.get() > 0).collect();
         if busy.is_empty() {
@@ -433,6 +477,9 @@ fn http_date(seconds: u64) -> String {
 mod tests {
     #[test]
     fn dates_are_imf_fixdates() {
-        assert_eq!(super::http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(
+            super::http_date(784_111_777),
+            "Sun, 06 Nov 1994 08:49:37 GMT"
+        );
     }
 }

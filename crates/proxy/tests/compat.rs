@@ -54,7 +54,7 @@ fn compare(file: &str, want: &str) {
         .join("../..")
         .join(file);
     if std::env::var("STOLOS_GOLDEN").is_ok_and(|value| value == "rewrite") {
-        std::fs::write(&path, want).unwrap();
+        std::fs::write(&path, want).expect("writes docs/compat/envoy.md");
     }
     let have = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(

@@ -61,6 +61,7 @@ fields! {
 }
 
 impl LogFilter {
+    // tidy: long function: one arm for each kind of filter.
     pub fn parse(context: &mut Context, message: &accesslog::AccessLogFilter) -> Option<Self> {
         message.check(context);
         if context.too_deep() {
@@ -162,9 +163,12 @@ impl LogFilter {
             }
             LogFilter::All(all) => all.iter().all(|one| one.holds(input, random)),
             LogFilter::Any(any) => any.iter().any(|one| one.holds(input, random)),
-            LogFilter::Header(header) => {
-                header.matches(|name| input.request.map(|head| head.values(name)).unwrap_or_default())
-            }
+            LogFilter::Header(header) => header.matches(|name| {
+                input
+                    .request
+                    .map(|head| head.values(name))
+                    .unwrap_or_default()
+            }),
             LogFilter::Flags(flags) if flags.is_empty() => !stream.response_flags.is_empty(),
             LogFilter::Flags(flags) => flags
                 .iter()

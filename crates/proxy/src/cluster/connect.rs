@@ -49,18 +49,31 @@ pub struct ConnectionPermit {
 
 impl ConnectionPermit {
     pub fn new(cluster: Rc<Cluster>, host: Arc<Host>) -> ConnectionPermit {
-        cluster.block.priorities[0].connections.fetch_add(1, Ordering::Relaxed);
-        host.block.active_connections.fetch_add(1, Ordering::Relaxed);
+        cluster.block.priorities[0]
+            .connections
+            .fetch_add(1, Ordering::Relaxed);
+        host.block
+            .active_connections
+            .fetch_add(1, Ordering::Relaxed);
         host.block.connections_total.fetch_add(1, Ordering::Relaxed);
         let active = Active::connection(&cluster.stats, None);
-        ConnectionPermit { cluster, host, _active: active }
+        ConnectionPermit {
+            cluster,
+            host,
+            _active: active,
+        }
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.cluster.block.priorities[0].connections.fetch_sub(1, Ordering::Relaxed);
-        self.host.block.active_connections.fetch_sub(1, Ordering::Relaxed);
+        self.cluster.block.priorities[0]
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+        self.host
+            .block
+            .active_connections
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -89,7 +102,10 @@ pub async fn open(
     let attempt = attempt(cluster, host, options);
     let result = match tokio::time::timeout(cluster.config.connect_timeout, attempt).await {
         Ok(result) => result,
-        Err(_) => Err(ConnectFailure { timeout: true, reason: "".into() }),
+        Err(_) => Err(ConnectFailure {
+            timeout: true,
+            reason: "".into(),
+        }),
     };
     let (transport, tls) = result.inspect_err(|_| {
         host.block.connect_failures.fetch_add(1, Ordering::Relaxed);
@@ -105,7 +121,10 @@ pub async fn open(
         requests: Cell::new(0),
         _permit: permit,
     };
-    Ok(Opened { transport, connection: Rc::new(connection) })
+    Ok(Opened {
+        transport,
+        connection: Rc::new(connection),
+    })
 }
 
 async fn attempt(
@@ -113,7 +132,9 @@ async fn attempt(
     host: &Host,
     options: &ConnectOptions,
 ) -> Result<(Transport, Option<Arc<TlsPeer>>), ConnectFailure> {
-    let socket = connect_socket(cluster, host).await.map_err(socket_failure)?;
+    let socket = connect_socket(cluster, host)
+        .await
+        .map_err(socket_failure)?;
     let Some(context) = cluster.tls_for(host) else {
         return Ok((Transport::Plain(socket), None));
     };
@@ -128,7 +149,10 @@ async fn attempt(
         address: host.address.socket().map(|address| address.ip()),
         alpn: options.alpn.as_deref(),
     };
-    let (stream, peer) = context.connect(socket, request).await.map_err(tls_failure)?;
+    let (stream, peer) = context
+        .connect(socket, request)
+        .await
+        .map_err(tls_failure)?;
     Ok((Transport::Client(Box::new(stream)), Some(peer)))
 }
 
@@ -138,7 +162,9 @@ async fn connect_socket(cluster: &Cluster, host: &Host) -> io::Result<Socket> {
             let bind = cluster.config.bind.as_ref();
             let keepalive = cluster.config.keepalive.as_ref();
             let socket = crate::sys::upstream_socket(*address, bind, keepalive)?;
-            Ok(Socket::tcp(TcpSocket::from_std_stream(socket).connect(*address).await?))
+            Ok(Socket::tcp(
+                TcpSocket::from_std_stream(socket).connect(*address).await?,
+            ))
         }
         Address::Pipe(path) => Ok(Socket::unix(UnixStream::connect(path).await?)),
     }
@@ -149,13 +175,19 @@ fn socket_failure(error: io::Error) -> ConnectFailure {
         Some(_) => format!("delayed connect error: {}", os_words(&error)),
         None => format!("delayed connect error: {error}"),
     };
-    ConnectFailure { timeout: false, reason: reason.into() }
+    ConnectFailure {
+        timeout: false,
+        reason: reason.into(),
+    }
 }
 
 /// The system's words without the number that Rust appends.
 fn os_words(error: &io::Error) -> String {
     let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn tls_failure(error: client::ConnectError) -> ConnectFailure {
@@ -163,5 +195,8 @@ fn tls_failure(error: client::ConnectError) -> ConnectFailure {
         client::ConnectError::NoSecret => "TLS error: Secret is not supplied by SDS".to_owned(),
         other => format!("TLS_error: {other}"),
     };
-    ConnectFailure { timeout: false, reason: reason.into() }
+    ConnectFailure {
+        timeout: false,
+        reason: reason.into(),
+    }
 }

@@ -34,7 +34,11 @@ pub async fn keep_resolved(
         if sender.send(known.clone()).await.is_err() {
             return;
         }
-        let pause = if failed { back_off } else { settings.refresh_rate };
+        let pause = if failed {
+            back_off
+        } else {
+            settings.refresh_rate
+        };
         back_off = match failed {
             true => (back_off * 2).min(settings.failure_refresh_max),
             false => settings.failure_refresh_base,

@@ -12,13 +12,11 @@ use crate::parse::endpoint::{Endpoint, LoadAssignment};
 pub type Resolved = HashMap<(String, u16), Vec<SocketAddr>>;
 
 /// Builds the set; `previous` gives blocks to addresses that were there before.
-pub fn build(
-    assignment: &LoadAssignment,
-    resolved: &Resolved,
-    previous: &Endpoints,
-) -> Endpoints {
-    let mut blocks: HashMap<Address, Arc<HostBlock>> =
-        previous.hosts().map(|host| (host.address.clone(), host.block.clone())).collect();
+pub fn build(assignment: &LoadAssignment, resolved: &Resolved, previous: &Endpoints) -> Endpoints {
+    let mut blocks: HashMap<Address, Arc<HostBlock>> = previous
+        .hosts()
+        .map(|host| (host.address.clone(), host.block.clone()))
+        .collect();
     let mut priorities: Vec<PriorityHosts> = Vec::new();
     for locality in &assignment.localities {
         let at = locality.priority as usize;
@@ -58,7 +56,10 @@ pub fn build(
 
 /// The host names that must be resolved first.
 pub fn names(assignment: &LoadAssignment) -> Vec<(String, u16)> {
-    let endpoints = assignment.localities.iter().flat_map(|locality| &locality.endpoints);
+    let endpoints = assignment
+        .localities
+        .iter()
+        .flat_map(|locality| &locality.endpoints);
     let mut names: Vec<_> = endpoints
         .filter_map(|endpoint| match &endpoint.address {
             address::Address::Name { host, port } => Some((host.clone(), *port)),

@@ -37,7 +37,10 @@ pub enum CodecError {
 
 impl CodecError {
     pub const fn bad_request(details: &'static str) -> CodecError {
-        CodecError::Protocol { status: 400, details }
+        CodecError::Protocol {
+            status: 400,
+            details,
+        }
     }
 }
 
@@ -59,10 +62,7 @@ pub enum Outgoing {
 
 impl Incoming {
     /// The next piece; `None` at the end of the message, and ever after.
-    pub fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Frame>, CodecError>> {
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, CodecError>> {
         match self {
             Incoming::Empty => Poll::Ready(Ok(None)),
             Incoming::H1(reader) => reader.poll_frame(cx),

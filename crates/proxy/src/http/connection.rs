@@ -19,13 +19,17 @@ use crate::network::transport::{Io, Transport};
 use crate::parse::http_connection_manager::{Codec, HttpConnectionManager};
 use crate::parse::http_options::Underscores;
 use crate::parse::network_filter::Terminal;
-use crate::workers::StreamCount;
 use crate::stats::record::HttpConnection;
+use crate::workers::StreamCount;
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves HTTP on a connection until it ends.
-pub async fn serve(session: Rc<Session>, http: Arc<HttpConnectionManager>, mut transport: Transport) {
+pub async fn serve(
+    session: Rc<Session>,
+    http: Arc<HttpConnectionManager>,
+    mut transport: Transport,
+) {
     let mut first = BytesMut::new();
     let http2 = match http.codec {
         Codec::Http1 => false,
@@ -74,27 +78,27 @@ async fn sniff(
 ) -> Option<bool> {
     use tokio::io::AsyncReadExt;
     loop {
-            let known = first.len().min(HTTP2_PREFACE.len());
-            if first[..known] != HTTP2_PREFACE[..known] {
-                return Some(false);
-            }
-            if known == HTTP2_PREFACE.len() {
-                return Some(true);
-            }
-            // Before the first byte the connection is only idle.
-            let limit = match known {
-                0 => http.limits.idle_timeout,
-                _ => http.request_headers_timeout,
-            };
-            first.reserve(1024);
-            let read = transport.read_buf(first);
-            let count = match limit {
-                None => read.await.ok()?,
-                Some(limit) => tokio::time::timeout(limit, read).await.ok()?.ok()?,
-            };
-            if count == 0 {
-                return None;
-            }
+        let known = first.len().min(HTTP2_PREFACE.len());
+        if first[..known] != HTTP2_PREFACE[..known] {
+            return Some(false);
+        }
+        if known == HTTP2_PREFACE.len() {
+            return Some(true);
+        }
+        // Before the first byte the connection is only idle.
+        let limit = match known {
+            0 => http.limits.idle_timeout,
+            _ => http.request_headers_timeout,
+        };
+        first.reserve(1024);
+        let read = transport.read_buf(first);
+        let count = match limit {
+            None => read.await.ok()?,
+            Some(limit) => tokio::time::timeout(limit, read).await.ok()?.ok()?,
+        };
+        if count == 0 {
+            return None;
+        }
     }
 }
 
@@ -109,19 +113,25 @@ fn current(session: &Session) -> Option<Arc<HttpConnectionManager>> {
 
 fn is_draining(session: &Session, http: &HttpConnectionManager) -> bool {
     let age = session.connection.start.elapsed();
-    let too_old = http.limits.max_connection_duration.is_some_and(|most| age >= most);
-    too_old
-        || session.worker.drain.is_draining() || session.chain.latest().drain.is_draining()
+    let too_old = http
+        .limits
+        .max_connection_duration
+        .is_some_and(|most| age >= most);
+    too_old || session.worker.drain.is_draining() || session.chain.latest().drain.is_draining()
 }
 
 async fn serve_http1(session: Rc<Session>, transport: Transport, first: BytesMut) {
     let io = Io::new(transport);
     let trailers = current(&session).is_some_and(|http| http.http1.enable_trailers);
-    let mut reader = Reader::new(io.clone()).with_buffered(first).with_trailers(trailers);
+    let mut reader = Reader::new(io.clone())
+        .with_buffered(first)
+        .with_trailers(trailers);
     let mut writer = Writer::new(io.clone()).with_trailers(trailers);
     let mut served: u64 = 0;
     loop {
-        let Some(http) = current(&session) else { return };
+        let Some(http) = current(&session) else {
+            return;
+        };
         let limits = Limits {
             head_bytes: http.max_request_headers_bytes,
             headers: http.limits.max_headers_count.min(MAX_HEADERS),
@@ -130,15 +140,16 @@ async fn serve_http1(session: Rc<Session>, transport: Transport, first: BytesMut
             Next::Request(request) => request,
             Next::End => break,
             Next::Bad(error) => {
-                let downstream =
-                    Downstream::http1(reader, writer, Protocol::Http11, false);
+                let downstream = Downstream::http1(reader, writer, Protocol::Http11, false);
                 let downstream = stream::refuse(&session, &http, downstream, &error).await;
                 finish(downstream, &http).await;
                 return;
             }
         };
         // The settings may have changed while the connection was idle.
-        let Some(http) = current(&session) else { return };
+        let Some(http) = current(&session) else {
+            return;
+        };
         served += 1;
         let most = http.limits.max_requests_per_connection;
         let last = most.is_some_and(|most| served >= u64::from(most));
@@ -147,7 +158,11 @@ async fn serve_http1(session: Rc<Session>, transport: Transport, first: BytesMut
         let head_only = &request.head.method[..] == b"HEAD";
         // Envoy answers HTTP/1.0 in kind only where it accepts it.
         let old = request.head.protocol == Protocol::Http10 && http.http1.accept_http10;
-        let version = if old { Protocol::Http10 } else { Protocol::Http11 };
+        let version = if old {
+            Protocol::Http10
+        } else {
+            Protocol::Http11
+        };
         let mut downstream = Downstream::http1(reader, writer, version, head_only);
         if close {
             downstream.close_after();
@@ -201,7 +216,10 @@ async fn next_request(
     // `connection: close`), because closing it could cross a request on its way.
     let mut closed = std::pin::pin!(chain.drain.closed());
     // Between requests the idle timeout counts; once bytes are there, the one for heads.
-    let mut idle = http.limits.idle_timeout.map(|idle| Box::pin(tokio::time::sleep(idle)));
+    let mut idle = http
+        .limits
+        .idle_timeout
+        .map(|idle| Box::pin(tokio::time::sleep(idle)));
     let mut started = false;
     let (of_head, of_request) = (http.request_headers_timeout, http.request_timeout);
     let head_limit = of_head.into_iter().chain(of_request).min();
@@ -227,9 +245,15 @@ async fn next_request(
     let bytes = match got {
         None if started => {
             let overall = of_head.is_none_or(|own| of_request.is_some_and(|all| all < own));
-            let details =
-                if overall { "request_overall_timeout" } else { "request_header_timeout" };
-            return Next::Bad(CodecError::Protocol { status: 408, details });
+            let details = if overall {
+                "request_overall_timeout"
+            } else {
+                "request_header_timeout"
+            };
+            return Next::Bad(CodecError::Protocol {
+                status: 408,
+                details,
+            });
         }
         None | Some(Ok(None)) | Some(Err(CodecError::Closed | CodecError::Io(_))) => {
             return Next::End;
@@ -257,7 +281,10 @@ fn acceptable(
 ) -> Result<parse::Request, CodecError> {
     let head = &mut request.head;
     if head.protocol == Protocol::Http10 && !http.http1.accept_http10 {
-        return Err(CodecError::Protocol { status: 426, details: "low_version" });
+        return Err(CodecError::Protocol {
+            status: 426,
+            details: "low_version",
+        });
     }
     if !head.authority.iter().all(|byte| is_authority_byte(*byte)) {
         return Err(CodecError::bad_request("http.invalid_authority"));
@@ -269,7 +296,10 @@ fn acceptable(
         if !names.is_empty() && http.limits.underscores == Underscores::Reject {
             return Err(CodecError::bad_request("http1.unexpected_underscore"));
         }
-        for name in names.iter().filter_map(|name| std::str::from_utf8(name).ok()) {
+        for name in names
+            .iter()
+            .filter_map(|name| std::str::from_utf8(name).ok())
+        {
             head.headers.remove(name);
         }
     }
@@ -285,10 +315,15 @@ fn is_authority_byte(byte: u8) -> bool {
 /// the response on its way.
 async fn finish(mut downstream: Downstream, http: &HttpConnectionManager) {
     let limit = http.delayed_close_timeout.unwrap_or(Duration::ZERO);
-    if poll_fn(|cx| downstream.outgoing.poll_flush(cx)).await.is_err() {
+    if poll_fn(|cx| downstream.outgoing.poll_flush(cx))
+        .await
+        .is_err()
+    {
         return;
     }
-    let Some((mut reader, mut writer)) = downstream.into_http1() else { return };
+    let Some((mut reader, mut writer)) = downstream.into_http1() else {
+        return;
+    };
     if poll_fn(|cx| writer.poll_shutdown(cx)).await.is_err() || limit.is_zero() {
         return;
     }
@@ -312,7 +347,9 @@ async fn serve_http2(
         .max_header_list_size(u32::try_from(http.max_request_headers_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(256 * 1024);
     let io = Coalesce::new(transport).with_buffered(first);
-    let Ok(mut connection) = builder.handshake::<_, bytes::Bytes>(io).await else { return };
+    let Ok(mut connection) = builder.handshake::<_, bytes::Bytes>(io).await else {
+        return;
+    };
     let active = Rc::new(Cell::new(0u32));
     let mut graceful = false;
     let idle = http.limits.idle_timeout;
@@ -347,7 +384,9 @@ async fn serve_http2(
                 continue;
             }
         };
-        let Some(Ok((request, respond))) = accepted else { break };
+        let Some(Ok((request, respond))) = accepted else {
+            break;
+        };
         let Some(http) = current(&session) else { break };
         let count = StreamCount::new(session.worker.clone());
         let (session, guard) = (session.clone(), (Active::new(active.clone()), count));
@@ -371,7 +410,11 @@ async fn serve_http2_stream(
         Ok(head) => {
             let header_bytes = head.headers.byte_size() as u64;
             let expects_continue = head.headers.get("expect") == Some(b"100-continue");
-            let received = Received { head, expects_continue, header_bytes };
+            let received = Received {
+                head,
+                expects_continue,
+                header_bytes,
+            };
             let mut downstream = stream::handle(session, http, received, downstream).await;
             let _ = poll_fn(|cx| downstream.outgoing.poll_flush(cx)).await;
             if !downstream.incoming.is_done() {
@@ -409,7 +452,9 @@ async fn until_age(session: &Session, lifetime: Option<Duration>) {
 }
 
 async fn idle_for(limit: Option<Duration>, active: &Cell<u32>) {
-    let Some(limit) = limit else { return std::future::pending().await };
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
     loop {
         tokio::time::sleep(limit).await;
         if active.get() == 0 {

@@ -74,7 +74,13 @@ impl Downstream {
     /// Queues `100 Continue`.
     pub fn send_continue(&mut self) {
         match (&mut self.respond, &mut self.outgoing) {
-            (Respond::Http1 { version: Protocol::Http11, .. }, Outgoing::H1(writer)) => {
+            (
+                Respond::Http1 {
+                    version: Protocol::Http11,
+                    ..
+                },
+                Outgoing::H1(writer),
+            ) => {
                 writer.send_interim(100);
             }
             (Respond::Http2(respond), _) => {
@@ -141,7 +147,11 @@ impl Downstream {
             return Poll::Ready(error);
         }
         // While the body is still coming, its reader notices.
-        if self.incoming.is_done() { self.incoming.poll_closed(cx) } else { Poll::Pending }
+        if self.incoming.is_done() {
+            self.incoming.poll_closed(cx)
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Aborts the stream.
@@ -182,5 +192,7 @@ fn response_framing(head: &mut ResponseHead, end: bool, head_only: bool) -> Fram
 
 /// A valid `content-length`; another value is not one.
 pub fn content_length(headers: &super::headers::Headers) -> Option<u64> {
-    headers.get_str("content-length").and_then(|value| value.parse().ok())
+    headers
+        .get_str("content-length")
+        .and_then(|value| value.parse().ok())
 }

@@ -80,8 +80,12 @@ impl Exchange {
                 exchange.sent_before = connection.writer.sent();
                 connection.writer.send_request(head, framing);
                 let method = head.method.clone();
-                exchange.carrier =
-                    Carrier::Http1 { connection, method, upgrade, keep_alive: false };
+                exchange.carrier = Carrier::Http1 {
+                    connection,
+                    method,
+                    upgrade,
+                    keep_alive: false,
+                };
             }
             Lease::Http2(lease) => {
                 let request = codec_h2::to_request(head)?;
@@ -92,7 +96,10 @@ impl Exchange {
                 if !end {
                     exchange.outgoing = Outgoing::H2(codec_h2::Sender::new(stream));
                 }
-                exchange.carrier = Carrier::Http2 { lease, response: Box::pin(response) };
+                exchange.carrier = Carrier::Http2 {
+                    lease,
+                    response: Box::pin(response),
+                };
             }
         }
         Ok(exchange)
@@ -120,10 +127,7 @@ impl Exchange {
         }
     }
 
-    pub fn finish(
-        &mut self,
-        trailers: Option<&super::headers::Headers>,
-    ) -> Result<(), CodecError> {
+    pub fn finish(&mut self, trailers: Option<&super::headers::Headers>) -> Result<(), CodecError> {
         self.sent_all = true;
         match &mut self.carrier {
             Carrier::Http1 { connection, .. } => connection.writer.finish(trailers),
@@ -149,9 +153,16 @@ impl Exchange {
     pub fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, CodecError>> {
         match &mut self.carrier {
             Carrier::Gone => Poll::Ready(Err(CodecError::Closed)),
-            Carrier::Http1 { connection, method, upgrade, keep_alive } => {
+            Carrier::Http1 {
+                connection,
+                method,
+                upgrade,
+                keep_alive,
+            } => {
                 let bytes = ready!(connection.reader.poll_head(cx, &self.limits))?;
-                let Some(bytes) = bytes else { return Poll::Ready(Err(CodecError::Closed)) };
+                let Some(bytes) = bytes else {
+                    return Poll::Ready(Err(CodecError::Closed));
+                };
                 let parsed = parse::response(bytes, method, &self.limits)?;
                 let status = parsed.head.status;
                 if status == 101 {
@@ -161,7 +172,10 @@ impl Exchange {
                     connection.reader.begin_body(BodyLength::Tunnel);
                     connection.writer.tunnel();
                     let head = parsed.head;
-                    return Poll::Ready(Ok(Answer::Head { head, upgraded: true }));
+                    return Poll::Ready(Ok(Answer::Head {
+                        head,
+                        upgraded: true,
+                    }));
                 }
                 if status < 200 {
                     return Poll::Ready(Ok(Answer::Interim(status)));
@@ -169,7 +183,10 @@ impl Exchange {
                 // What a refused upgrade leaves on the connection is not ours to guess.
                 *keep_alive = parsed.keep_alive && !*upgrade;
                 connection.reader.begin_body(parsed.body);
-                Poll::Ready(Ok(Answer::Head { head: parsed.head, upgraded: false }))
+                Poll::Ready(Ok(Answer::Head {
+                    head: parsed.head,
+                    upgraded: false,
+                }))
             }
             Carrier::Http2 { response, .. } => {
                 let response = ready!(response.as_mut().poll(cx))
@@ -177,7 +194,10 @@ impl Exchange {
                 let (parts, body) = response.into_parts();
                 let head = codec_h2::response_head(&parts);
                 self.incoming = Incoming::H2(codec_h2::Receiver::new(body));
-                Poll::Ready(Ok(Answer::Head { head, upgraded: false }))
+                Poll::Ready(Ok(Answer::Head {
+                    head,
+                    upgraded: false,
+                }))
             }
         }
     }
@@ -208,7 +228,11 @@ impl Exchange {
     fn release(&mut self) {
         match std::mem::replace(&mut self.carrier, Carrier::Gone) {
             Carrier::Gone => {}
-            Carrier::Http1 { connection, keep_alive, .. } => {
+            Carrier::Http1 {
+                connection,
+                keep_alive,
+                ..
+            } => {
                 let clean = keep_alive
                     && self.sent_all
                     && connection.reader.is_done()

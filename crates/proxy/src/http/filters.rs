@@ -124,7 +124,8 @@ macro_rules! filters {
             fn parse(context: &mut Context, kind: &str, any: &Any) -> Option<Config> {
                 match kind {
                     $($message => {
-                        $module::Config::parse(context, any).map(|one| Config::$variant(Arc::new(one)))
+                        let parsed = $module::Config::parse(context, any);
+                        parsed.map(|one| Config::$variant(Arc::new(one)))
                     })*
                     other => {
                         context.error(format!("HTTP filter '{other}' is not supported"));
@@ -134,7 +135,9 @@ macro_rules! filters {
             }
 
             fn start(&self) -> Filter {
-                match self { $(Config::$variant(one) => Filter::$variant($module::Filter::new(one)),)* }
+                match self {
+                    $(Config::$variant(one) => Filter::$variant($module::Filter::new(one)),)*
+                }
             }
         }
 
@@ -170,9 +173,13 @@ filters! {
     Cors "envoy.extensions.filters.http.cors.v3.Cors" cors;
     Fault "envoy.extensions.filters.http.fault.v3.HTTPFault" fault;
     Rbac "envoy.extensions.filters.http.rbac.v3.RBAC" rbac;
-    LocalRateLimit "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" local_ratelimit;
+    LocalRateLimit
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+        local_ratelimit;
     GrpcStats "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" grpc_stats;
-    HeaderMutation "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" header_mutation;
+    HeaderMutation
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+        header_mutation;
     MetadataExchange "io.istio.http.peer_metadata.Config" metadata_exchange;
     Alpn "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig" alpn;
     IstioStats "stats.PluginConfig" istio_stats;

@@ -1,5 +1,5 @@
-//! Headers: ordered, original case kept, backed by the bytes they arrived in; no copy until an edit.
-//! A name is looked up by its lower-case form; pseudo headers live in the heads, not here.
+//! Headers: ordered, original case kept, backed by the bytes they arrived in; no copy until an
+//! edit. A name is looked up by its lower-case form; pseudo headers live in the heads, not here.
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -189,7 +189,7 @@ impl Headers {
             .sum()
     }
 
-    /// Writes `name: value\r\n` for every line; neighbours that are unchanged are copied in one run.
+    /// Writes `name: value\r\n` for every line; unchanged neighbours are copied in one run.
     pub fn write_http1(&self, out: &mut Vec<u8>) {
         let mut run: Option<(usize, usize)> = None;
         for entry in &self.entries {

@@ -14,7 +14,10 @@ use crate::stream_info::ResponseFlags;
 #[derive(Clone, Debug)]
 pub enum RequestError {
     /// The client's bytes were not acceptable HTTP.
-    Codec { status: u16, details: &'static str },
+    Codec {
+        status: u16,
+        details: &'static str,
+    },
     LowVersion,
     MissingHost,
     MissingPath,
@@ -25,28 +28,37 @@ pub enum RequestError {
     UpgradeNotAllowed,
     NoVirtualHost,
     NoRoute,
-    NoCluster { status: u16 },
+    NoCluster {
+        status: u16,
+    },
     NoHealthyUpstream,
     /// The attempt ended before response headers.
-    Reset { reason: ResetReason, transport: Option<Cow<'static, str>>, retried: bool },
+    Reset {
+        reason: ResetReason,
+        transport: Option<Cow<'static, str>>,
+        retried: bool,
+    },
     /// The route's timeout.
     Timeout,
     PerTryTimeout,
     PerTryIdleTimeout,
-    StreamIdle { request_complete: bool },
-    MaxDuration { request_complete: bool },
+    StreamIdle {
+        request_complete: bool,
+    },
+    MaxDuration {
+        request_complete: bool,
+    },
     RequestTimeout,
     HeaderTimeout,
     BodyTooLarge,
     TlsRequired(Vec<u8>),
 }
 
-fn make(
-    status: u16,
-    flags: ResponseFlags,
-    details: impl Into<Cow<'static, str>>,
-) -> LocalReply {
-    LocalReply { flags, ..LocalReply::new(status, details) }
+fn make(status: u16, flags: ResponseFlags, details: impl Into<Cow<'static, str>>) -> LocalReply {
+    LocalReply {
+        flags,
+        ..LocalReply::new(status, details)
+    }
 }
 
 fn with_body(mut reply: LocalReply, body: impl Into<Bytes>) -> LocalReply {
@@ -61,14 +73,16 @@ fn with_header(mut reply: LocalReply, name: &'static str, value: &[u8]) -> Local
 
 impl RequestError {
     /// Status, flag, details and body, as Envoy gives them.
+    // tidy: long function: a table, one arm for each error.
     pub fn reply(&self) -> LocalReply {
         use ResponseFlags as Flag;
         let plain = |status, details| make(status, Flag::NONE, details);
         let text = |reply, body: &'static str| with_body(reply, body.as_bytes());
         match self {
-            RequestError::Codec { status, details } => {
-                text(make(*status, Flag::DOWNSTREAM_PROTOCOL_ERROR, *details), phrase(*status))
-            }
+            RequestError::Codec { status, details } => text(
+                make(*status, Flag::DOWNSTREAM_PROTOCOL_ERROR, *details),
+                phrase(*status),
+            ),
             RequestError::LowVersion => text(
                 make(426, Flag::DOWNSTREAM_PROTOCOL_ERROR, "low_version"),
                 "Upgrade Required",
@@ -91,19 +105,29 @@ impl RequestError {
                 make(503, Flag::NO_HEALTHY_UPSTREAM, "no_healthy_upstream"),
                 "no healthy upstream",
             ),
-            RequestError::Reset { reason, transport, retried } => {
-                reset_reply(*reason, transport.as_deref(), *retried)
-            }
+            RequestError::Reset {
+                reason,
+                transport,
+                retried,
+            } => reset_reply(*reason, transport.as_deref(), *retried),
             RequestError::Timeout => text(
                 make(504, Flag::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
                 "upstream request timeout",
             ),
             RequestError::PerTryTimeout => text(
-                make(504, Flag::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_timeout"),
+                make(
+                    504,
+                    Flag::UPSTREAM_REQUEST_TIMEOUT,
+                    "upstream_per_try_timeout",
+                ),
                 "upstream request timeout",
             ),
             RequestError::PerTryIdleTimeout => text(
-                make(504, Flag::STREAM_IDLE_TIMEOUT, "upstream_per_try_idle_timeout"),
+                make(
+                    504,
+                    Flag::STREAM_IDLE_TIMEOUT,
+                    "upstream_per_try_idle_timeout",
+                ),
                 "upstream request timeout",
             ),
             RequestError::StreamIdle { request_complete } => {
@@ -120,9 +144,10 @@ impl RequestError {
             RequestError::RequestTimeout => {
                 text(plain(408, "request_overall_timeout"), "request timeout")
             }
-            RequestError::HeaderTimeout => {
-                text(plain(408, "request_header_timeout"), "request header timeout")
-            }
+            RequestError::HeaderTimeout => text(
+                plain(408, "request_header_timeout"),
+                "request header timeout",
+            ),
             RequestError::BodyTooLarge => {
                 text(plain(413, "request_payload_too_large"), "Payload Too Large")
             }
@@ -136,22 +161,28 @@ impl RequestError {
 fn reset_reply(reason: ResetReason, transport: Option<&str>, retried: bool) -> LocalReply {
     use ResponseFlags as Flag;
     let (words, flag) = match reason {
-        ResetReason::ConnectFailure => {
-            ("remote connection failure", Flag::UPSTREAM_CONNECTION_FAILURE)
-        }
+        ResetReason::ConnectFailure => (
+            "remote connection failure",
+            Flag::UPSTREAM_CONNECTION_FAILURE,
+        ),
         ResetReason::ConnectTimeout => ("connection timeout", Flag::UPSTREAM_CONNECTION_FAILURE),
         ResetReason::RefusedStream => ("remote refused stream reset", Flag::UPSTREAM_REMOTE_RESET),
         ResetReason::RemoteReset => ("remote reset", Flag::UPSTREAM_REMOTE_RESET),
-        ResetReason::ConnectionTermination => {
-            ("connection termination", Flag::UPSTREAM_CONNECTION_TERMINATION)
-        }
+        ResetReason::ConnectionTermination => (
+            "connection termination",
+            Flag::UPSTREAM_CONNECTION_TERMINATION,
+        ),
         ResetReason::ProtocolError => ("protocol error", Flag::UPSTREAM_PROTOCOL_ERROR),
         ResetReason::LocalReset => ("local reset", Flag::LOCAL_RESET),
         ResetReason::Overflow => ("overflow", Flag::UPSTREAM_OVERFLOW),
         ResetReason::PerTryTimeout => return RequestError::PerTryTimeout.reply(),
     };
     let transport = transport.filter(|text| !text.is_empty());
-    let again = if retried { "retried and the latest " } else { "" };
+    let again = if retried {
+        "retried and the latest "
+    } else {
+        ""
+    };
     let mut body = format!(
         "upstream connect error or disconnect/reset before headers. {again}reset reason: {words}"
     );
@@ -167,7 +198,11 @@ fn reset_reply(reason: ResetReason, transport: Option<&str>, retried: bool) -> L
     }
     let details = details.replace([' ', '\t', '\n'], "_");
     let details = format!("upstream_reset_before_response_started{{{details}}}");
-    let status = if reason == ResetReason::ProtocolError { 502 } else { 503 };
+    let status = if reason == ResetReason::ProtocolError {
+        502
+    } else {
+        503
+    };
     let reply = with_body(make(status, flag, details), body.into_bytes());
     if reason != ResetReason::Overflow {
         return reply;
@@ -179,7 +214,10 @@ fn reset_reply(reason: ResetReason, transport: Option<&str>, retried: bool) -> L
 const GRPC_DEADLINE_EXCEEDED: u32 = 4;
 
 fn phrase(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status).ok().and_then(|one| one.canonical_reason()).unwrap_or("")
+    http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|one| one.canonical_reason())
+        .unwrap_or("")
 }
 
 /// The head of a reply; for gRPC clients a trailers-only response. True: the body is to be sent.
@@ -196,7 +234,13 @@ pub fn head_of(reply: &LocalReply, request: Option<&RequestHead>) -> (ResponseHe
         if !reply.body.is_empty() {
             headers.set("grpc-message", &percent_encode(&reply.body));
         }
-        return (ResponseHead { headers, ..ResponseHead::new(200) }, false);
+        return (
+            ResponseHead {
+                headers,
+                ..ResponseHead::new(200)
+            },
+            false,
+        );
     }
     if !reply.body.is_empty() {
         headers.set("content-length", reply.body.len().to_string().as_bytes());
@@ -206,7 +250,13 @@ pub fn head_of(reply: &LocalReply, request: Option<&RequestHead>) -> (ResponseHe
     }
     let is_head = request.is_some_and(|head| &head.method[..] == b"HEAD");
     let with_body = !reply.body.is_empty() && !is_head;
-    (ResponseHead { headers, ..ResponseHead::new(reply.status) }, with_body)
+    (
+        ResponseHead {
+            headers,
+            ..ResponseHead::new(reply.status)
+        },
+        with_body,
+    )
 }
 
 fn grpc_status(http: u16) -> &'static str {
@@ -248,7 +298,8 @@ mod tests {
         assert_eq!(
             String::from_utf8_lossy(&reply.body),
             "upstream connect error or disconnect/reset before headers. reset reason: remote \
-             connection failure, transport failure reason: delayed connect error: Connection refused"
+             connection failure, transport failure reason: delayed connect error: \
+             Connection refused"
         );
         assert_eq!(
             reply.details,
@@ -265,6 +316,9 @@ mod tests {
         let (head, with_body) = head_of(&RequestError::NoHealthyUpstream.reply(), Some(&request));
         assert_eq!((head.status, with_body), (200, false));
         assert_eq!(head.headers.get_str("grpc-status"), Some("14"));
-        assert_eq!(head.headers.get_str("grpc-message"), Some("no healthy upstream"));
+        assert_eq!(
+            head.headers.get_str("grpc-message"),
+            Some("no healthy upstream")
+        );
     }
 }

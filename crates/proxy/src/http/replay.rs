@@ -118,7 +118,9 @@ impl RequestBody {
                 continue;
             }
             if self.ended {
-                exchange.finish(self.trailers.as_ref()).map_err(Side::Upstream)?;
+                exchange
+                    .finish(self.trailers.as_ref())
+                    .map_err(Side::Upstream)?;
                 self.finished = true;
                 continue;
             }

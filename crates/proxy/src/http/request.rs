@@ -70,7 +70,8 @@ impl RequestHead {
         }
     }
 
-    /// A header's values joined with `,`; knows `:method`, `:authority`, `host`, `:path`, `:scheme`.
+    /// A header's values joined with `,`; knows `:method`, `:authority`, `host`, `:path` and
+    /// `:scheme`.
     pub fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         match name {
             ":method" => Some(Cow::Borrowed(&self.method)),
@@ -144,7 +145,11 @@ impl ResponseHead {
 
 fn values_of<'a>(headers: &'a Headers, name: &str) -> HeaderValues<'a> {
     let fits = |found: &[u8]| found.eq_ignore_ascii_case(name.as_bytes());
-    headers.iter().filter(|(found, _)| fits(found)).map(|(_, value)| Cow::Borrowed(value)).collect()
+    headers
+        .iter()
+        .filter(|(found, _)| fits(found))
+        .map(|(_, value)| Cow::Borrowed(value))
+        .collect()
 }
 
 /// The values of one header; mostly there is one.

@@ -22,8 +22,8 @@ use crate::parse::http_options::Underscores;
 use crate::parse::listener::Direction;
 use crate::route::{Action, Selected, Selection};
 use crate::stats::record;
-use crate::workers::WorkerTable;
 use crate::stream_info::{ResponseFlags, StreamInfo};
+use crate::workers::WorkerTable;
 
 mod forward;
 mod mirror;
@@ -149,7 +149,13 @@ impl Stream {
         let worker = self.session.worker.clone();
         let node = &worker.settings.environment.node;
         let mut random = || worker.random();
-        manager_request::apply(&mut self.head, &mut self.info, &self.http, node, &mut random);
+        manager_request::apply(
+            &mut self.head,
+            &mut self.info,
+            &self.http,
+            node,
+            &mut random,
+        );
         self.select_route();
         self.request_filters().await?;
         let selected = self.selected()?;
@@ -157,8 +163,7 @@ impl Stream {
             Action::Forward(_) => self.forward(selected).await,
             Action::Redirect(redirect) => {
                 let location = redirect.location(&self.head, &selected.route.criteria);
-                let mut reply =
-                    LocalReply::new(redirect.status, "direct_response");
+                let mut reply = LocalReply::new(redirect.status, "direct_response");
                 reply.headers.push(("location".into(), location));
                 self.route_reply(&selected, reply).await
             }
@@ -169,7 +174,9 @@ impl Stream {
                     reply.headers.push(("location".into(), location));
                 }
                 if let Some(kind) = &direct.content_type {
-                    reply.headers.push(("content-type".into(), kind.clone().into_bytes()));
+                    reply
+                        .headers
+                        .push(("content-type".into(), kind.clone().into_bytes()));
                 }
                 self.route_reply(&selected, reply).await
             }
@@ -204,12 +211,22 @@ impl Stream {
         match http.limits.underscores {
             Underscores::Allow => {}
             Underscores::Drop => {
-                self.head.headers.remove_where(|name, _| name.contains(&b'_'));
+                self.head
+                    .headers
+                    .remove_where(|name, _| name.contains(&b'_'));
             }
             Underscores::Reject => {
-                if self.head.headers.iter().any(|(name, _)| name.contains(&b'_')) {
+                if self
+                    .head
+                    .headers
+                    .iter()
+                    .any(|(name, _)| name.contains(&b'_'))
+                {
                     let details = "http1.unexpected_underscore";
-                    return Err(RequestError::Codec { status: 400, details });
+                    return Err(RequestError::Codec {
+                        status: 400,
+                        details,
+                    });
                 }
             }
         }
@@ -256,7 +273,9 @@ impl Stream {
         if let Some(selected) = &self.selected {
             return Ok(selected.clone());
         }
-        let Some(routes) = &self.routes else { return Err(RequestError::NoRoute) };
+        let Some(routes) = &self.routes else {
+            return Err(RequestError::NoRoute);
+        };
         match routes.select(&self.head, &self.info, self.session.worker.random()) {
             Selection::Route(selected) => Ok(selected),
             Selection::TlsRequired { location } => Err(RequestError::TlsRequired(location)),
@@ -299,8 +318,9 @@ impl Stream {
         context.route = self.selected.as_ref();
         context.cluster = cluster.as_deref().map(|cluster| &*cluster.config);
         context.end_stream = self.downstream.incoming.is_done();
-        let filters =
-            self.filters.get_or_insert_with(|| self.http.filters.start(self.selected.as_ref()));
+        let filters = self
+            .filters
+            .get_or_insert_with(|| self.http.filters.start(self.selected.as_ref()));
         let flow = match resumed {
             false => filters.on_request_headers(&mut self.head, &mut self.info, &mut context),
             true => filters.resume(&mut self.head, &mut self.info, &mut context),
@@ -332,7 +352,9 @@ impl Stream {
 
     /// The client went away before the end.
     fn client_gone(&mut self) -> Ended {
-        self.info.response_flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+        self.info
+            .response_flags
+            .insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
         self.info.response_code_details = Some("downstream_remote_disconnect".into());
         Ended::Gone
     }
@@ -370,7 +392,9 @@ impl Stream {
             self.sent(|stream| stream.downstream.outgoing.send_data(body))?;
         }
         self.sent(|stream| stream.downstream.outgoing.finish(None))?;
-        poll_fn(|cx| self.downstream.outgoing.poll_flush(cx)).await.map_err(|_| Ended::Gone)
+        poll_fn(|cx| self.downstream.outgoing.poll_flush(cx))
+            .await
+            .map_err(|_| Ended::Gone)
     }
 
     fn sent(
@@ -403,10 +427,16 @@ impl Stream {
     /// Is this upgrade allowed here, by the route or the connection manager?
     fn upgrade_allowed(&self, kind: &[u8], selected: &Selected) -> bool {
         let find = |list: &[Upgrade]| {
-            list.iter().find(|one| one.kind.as_bytes() == kind).map(|one| one.enabled)
+            list.iter()
+                .find(|one| one.kind.as_bytes() == kind)
+                .map(|one| one.enabled)
         };
-        let by_route = selected.forward().and_then(|forward| find(&forward.upgrades));
-        by_route.or_else(|| find(&self.http.upgrades)).unwrap_or(false)
+        let by_route = selected
+            .forward()
+            .and_then(|forward| find(&forward.upgrades));
+        by_route
+            .or_else(|| find(&self.http.upgrades))
+            .unwrap_or(false)
     }
 
     /// Logs and statistics, once.
@@ -431,5 +461,7 @@ impl Stream {
 }
 
 fn grpc_status(headers: &Headers) -> Option<u32> {
-    headers.get_str("grpc-status").and_then(|text| text.parse().ok())
+    headers
+        .get_str("grpc-status")
+        .and_then(|text| text.parse().ok())
 }

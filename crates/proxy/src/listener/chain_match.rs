@@ -47,7 +47,9 @@ where
         None => Some(0),
     });
     by_group(&mut left, |one| prefix(&one.destination, facts.local.ip()));
-    by_group(&mut left, |one| server_name(&one.server_names, facts.server_name.as_deref()));
+    by_group(&mut left, |one| {
+        server_name(&one.server_names, facts.server_name.as_deref())
+    });
     by_group(&mut left, |one| match one.transport_protocol.as_str() {
         "" => Some(0),
         wanted => (wanted == facts.transport_protocol).then_some(1),
@@ -55,7 +57,9 @@ where
     by_group(&mut left, |one| {
         application_protocol(&one.application_protocols, facts.application_protocols)
     });
-    by_group(&mut left, |one| prefix(&one.direct_source, facts.direct_remote.ip()));
+    by_group(&mut left, |one| {
+        prefix(&one.direct_source, facts.direct_remote.ip())
+    });
     let local_source = is_local_source(facts);
     by_group(&mut left, |one| match one.source_type {
         SourceType::Any => Some(0),
@@ -87,7 +91,9 @@ fn prefix(ranges: &[IpNet], ip: IpAddr) -> Option<usize> {
         return Some(0);
     }
     let holding = ranges.iter().filter(|range| range.contains(&ip));
-    holding.map(|range| usize::from(range.prefix_len()) + 1).max()
+    holding
+        .map(|range| usize::from(range.prefix_len()) + 1)
+        .max()
 }
 
 /// Exact names rank above suffixes, longer suffixes above shorter ones.
@@ -148,7 +154,12 @@ mod tests {
     #[test]
     fn narrows_in_envoys_order() {
         let net = |text: &str| text.parse::<IpNet>().unwrap();
-        let alpn = |names: &[&str]| names.iter().map(|n| n.as_bytes().to_vec()).collect::<Vec<_>>();
+        let alpn = |names: &[&str]| {
+            names
+                .iter()
+                .map(|n| n.as_bytes().to_vec())
+                .collect::<Vec<_>>()
+        };
         let chains = [
             chain(|_| {}),
             chain(|one| one.destination_port = Some(80)),
@@ -173,17 +184,33 @@ mod tests {
         let h2 = alpn(&["x", "h2"]);
         let other = alpn(&["x"]);
         for (facts, want, why) in [
-            (facts(None, "raw_buffer", &[]), Some(1), "the port's plain chain"),
+            (
+                facts(None, "raw_buffer", &[]),
+                Some(1),
+                "the port's plain chain",
+            ),
             (facts(None, "tls", &[]), Some(2), "transport protocol"),
             (facts(None, "tls", &h2), Some(3), "ALPN"),
             (facts(None, "tls", &other), Some(2), "unknown ALPN"),
-            (facts(Some("x.example.com"), "tls", &h2), Some(4), "the name comes before ALPN"),
-            (facts(Some("example.com"), "tls", &h2), Some(3), "a suffix is not the name itself"),
+            (
+                facts(Some("x.example.com"), "tls", &h2),
+                Some(4),
+                "the name comes before ALPN",
+            ),
+            (
+                facts(Some("example.com"), "tls", &h2),
+                Some(3),
+                "a suffix is not the name itself",
+            ),
         ] {
             assert_eq!(find(chains.iter(), &facts), want, "{why}");
         }
         let only = [chain(|one| one.destination_port = Some(81))];
-        assert_eq!(find(only.iter(), &facts(None, "", &[])), None, "default chain");
+        assert_eq!(
+            find(only.iter(), &facts(None, "", &[])),
+            None,
+            "default chain"
+        );
     }
 
     #[test]

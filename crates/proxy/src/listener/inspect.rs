@@ -52,12 +52,19 @@ pub async fn run(
     let mut peeked = Peeked { stream, buffer };
     for filter in &listener.filters {
         let port = connection.local.port();
-        if filter.disabled.as_ref().is_some_and(|when| when.holds(port)) {
+        if filter
+            .disabled
+            .as_ref()
+            .is_some_and(|when| when.holds(port))
+        {
             continue;
         }
         match &filter.kind {
             ListenerFilterKind::OriginalDst => original_dst(peeked.stream, connection),
-            ListenerFilterKind::TlsInspector { max_client_hello, close_on_parse_error } => {
+            ListenerFilterKind::TlsInspector {
+                max_client_hello,
+                close_on_parse_error,
+            } => {
                 let found = tls_inspector(&mut peeked, connection, *max_client_hello).await?;
                 if !found && *close_on_parse_error {
                     return Err(InspectError::BadHello);
@@ -66,7 +73,11 @@ pub async fn run(
             ListenerFilterKind::HttpInspector => {
                 http_inspector(&mut peeked, connection).await?;
             }
-            ListenerFilterKind::ProxyProtocol { allow_without, allow_v1, allow_v2 } => {
+            ListenerFilterKind::ProxyProtocol {
+                allow_without,
+                allow_v1,
+                allow_v2,
+            } => {
                 let allowed = proxy_protocol::Allowed {
                     none: *allow_without,
                     v1: *allow_v1,
@@ -114,10 +125,13 @@ async fn tls_inspector(
             Ok(Some(accepted)) => {
                 let hello = accepted.client_hello();
                 connection.transport_protocol = "tls";
-                connection.requested_server_name =
-                    hello.server_name().map(|name| Arc::from(name.to_ascii_lowercase()));
-                connection.application_protocols =
-                    hello.alpn().map(|names| names.map(<[u8]>::to_vec).collect()).unwrap_or_default();
+                connection.requested_server_name = hello
+                    .server_name()
+                    .map(|name| Arc::from(name.to_ascii_lowercase()));
+                connection.application_protocols = hello
+                    .alpn()
+                    .map(|names| names.map(<[u8]>::to_vec).collect())
+                    .unwrap_or_default();
                 return Ok(true);
             }
             Ok(None) => {}
@@ -128,7 +142,11 @@ async fn tls_inspector(
         }
         if !peeked.more().await? {
             let nothing = peeked.buffer.is_empty();
-            return if nothing { Err(InspectError::Closed) } else { Ok(false) };
+            return if nothing {
+                Err(InspectError::Closed)
+            } else {
+                Ok(false)
+            };
         }
     }
 }
@@ -160,7 +178,11 @@ async fn http_inspector(
         }
         if !peeked.more().await? {
             let nothing = peeked.buffer.is_empty();
-            return if nothing { Err(InspectError::Closed) } else { Ok(()) };
+            return if nothing {
+                Err(InspectError::Closed)
+            } else {
+                Ok(())
+            };
         }
     }
 }
@@ -173,7 +195,10 @@ fn guess_http(bytes: &[u8]) -> Guess {
     } else if bytes.starts_with(HTTP2_PREFACE) {
         return Guess::Protocol(b"h2c");
     }
-    let method = bytes.iter().take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'-').count();
+    let method = bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'-')
+        .count();
     match bytes.get(method) {
         None if method <= 32 => return Guess::Unknown,
         Some(b' ') if method > 0 => {}
@@ -233,10 +258,22 @@ mod tests {
     fn guesses_http_as_early_as_it_can() {
         for (bytes, want, why) in [
             (&b""[..], Guess::Unknown, "nothing yet"),
-            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nxx", Guess::Protocol(b"h2c"), "preface"),
+            (
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nxx",
+                Guess::Protocol(b"h2c"),
+                "preface",
+            ),
             (b"PRI * HT", Guess::Unknown, "part of the preface"),
-            (b"GET / HTTP/1.1\r\nHost", Guess::Protocol(b"http/1.1"), "request line"),
-            (b"GET / HTTP/1.0\r\n", Guess::Protocol(b"http/1.0"), "old version"),
+            (
+                b"GET / HTTP/1.1\r\nHost",
+                Guess::Protocol(b"http/1.1"),
+                "request line",
+            ),
+            (
+                b"GET / HTTP/1.0\r\n",
+                Guess::Protocol(b"http/1.0"),
+                "old version",
+            ),
             (b"GET / HT", Guess::Unknown, "half a request line"),
             (b"\x16\x03\x01", Guess::No, "TLS"),
             (b"SSH-2.0-x\r\n", Guess::No, "another protocol"),

@@ -19,7 +19,10 @@ pub enum Header {
     /// There is none, and that is allowed.
     Absent,
     /// `addresses` (source, destination) is `None` for LOCAL and UNKNOWN.
-    Found { length: usize, addresses: Option<(SocketAddr, SocketAddr)> },
+    Found {
+        length: usize,
+        addresses: Option<(SocketAddr, SocketAddr)>,
+    },
 }
 
 pub fn parse(bytes: &[u8], allowed: Allowed) -> Result<Header, &'static str> {
@@ -40,26 +43,42 @@ fn starts(bytes: &[u8], prefix: &[u8]) -> Option<bool> {
     if bytes.len() >= prefix.len() {
         return Some(bytes.starts_with(prefix));
     }
-    if prefix.starts_with(bytes) { None } else { Some(false) }
+    if prefix.starts_with(bytes) {
+        None
+    } else {
+        Some(false)
+    }
 }
 
 fn version1(bytes: &[u8]) -> Result<Header, &'static str> {
     let limit = bytes.len().min(V1_MAX);
     let Some(end) = memchr::memmem::find(&bytes[..limit], b"\r\n") else {
-        return if bytes.len() >= V1_MAX { Err("line too long") } else { Ok(Header::Partial) };
+        return if bytes.len() >= V1_MAX {
+            Err("line too long")
+        } else {
+            Ok(Header::Partial)
+        };
     };
     let line = std::str::from_utf8(&bytes[V1_PREFIX.len()..end]).map_err(|_| "not text")?;
     let mut words = line.split(' ');
     let family = words.next().unwrap_or_default();
     if family == "UNKNOWN" {
-        return Ok(Header::Found { length: end + 2, addresses: None });
+        return Ok(Header::Found {
+            length: end + 2,
+            addresses: None,
+        });
     }
     let mut ip = || {
         let ip = words.next().and_then(|word| word.parse::<IpAddr>().ok());
         ip.filter(|ip| ip.is_ipv4() == (family == "TCP4"))
     };
     let (source, destination) = (ip().ok_or("bad address")?, ip().ok_or("bad address")?);
-    let mut port = || words.next().and_then(|word| word.parse::<u16>().ok()).ok_or("bad port");
+    let mut port = || {
+        words
+            .next()
+            .and_then(|word| word.parse::<u16>().ok())
+            .ok_or("bad port")
+    };
     let (source_port, destination_port) = (port()?, port()?);
     if !matches!(family, "TCP4" | "TCP6") || words.next().is_some() {
         return Err("bad line");
@@ -68,17 +87,26 @@ fn version1(bytes: &[u8]) -> Result<Header, &'static str> {
         SocketAddr::new(source, source_port),
         SocketAddr::new(destination, destination_port),
     );
-    Ok(Header::Found { length: end + 2, addresses: Some(addresses) })
+    Ok(Header::Found {
+        length: end + 2,
+        addresses: Some(addresses),
+    })
 }
 
 fn version2(bytes: &[u8]) -> Result<Header, &'static str> {
-    let Some(fixed) = bytes.get(12..16) else { return Ok(Header::Partial) };
+    let Some(fixed) = bytes.get(12..16) else {
+        return Ok(Header::Partial);
+    };
     let length = 16 + usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
     if fixed[0] >> 4 != 2 {
         return Err("bad version");
     }
     let Some(body) = bytes.get(16..length) else {
-        return if length > 4096 { Err("too long") } else { Ok(Header::Partial) };
+        return if length > 4096 {
+            Err("too long")
+        } else {
+            Ok(Header::Partial)
+        };
     };
     let addresses = match (fixed[0] & 15, fixed[1]) {
         (0, _) => None,
@@ -95,7 +123,10 @@ fn ipv4(body: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
         let bytes: [u8; 4] = body.get(at..at + 4)?.try_into().ok()?;
         Some(IpAddr::V4(Ipv4Addr::from(bytes)))
     };
-    Some((SocketAddr::new(ip(0)?, port(body, 8)?), SocketAddr::new(ip(4)?, port(body, 10)?)))
+    Some((
+        SocketAddr::new(ip(0)?, port(body, 8)?),
+        SocketAddr::new(ip(4)?, port(body, 10)?),
+    ))
 }
 
 fn ipv6(body: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
@@ -103,7 +134,10 @@ fn ipv6(body: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
         let bytes: [u8; 16] = body.get(at..at + 16)?.try_into().ok()?;
         Some(IpAddr::V6(Ipv6Addr::from(bytes)))
     };
-    Some((SocketAddr::new(ip(0)?, port(body, 32)?), SocketAddr::new(ip(16)?, port(body, 34)?)))
+    Some((
+        SocketAddr::new(ip(0)?, port(body, 32)?),
+        SocketAddr::new(ip(16)?, port(body, 34)?),
+    ))
 }
 
 fn port(body: &[u8], at: usize) -> Option<u16> {
@@ -114,7 +148,11 @@ fn port(body: &[u8], at: usize) -> Option<u16> {
 mod tests {
     use super::*;
 
-    const ALL: Allowed = Allowed { none: false, v1: true, v2: true };
+    const ALL: Allowed = Allowed {
+        none: false,
+        v1: true,
+        v2: true,
+    };
 
     #[test]
     fn reads_both_versions_and_refuses_the_rest() {
@@ -127,7 +165,11 @@ mod tests {
         let addresses = |a: &str, b: &str| Some((a.parse().unwrap(), b.parse().unwrap()));
         let found = |length, addresses| Ok(Header::Found { length, addresses });
         for (bytes, want, why) in [
-            (&v2[..], found(28, addresses("1.2.3.4:80", "5.6.7.8:443")), "version 2"),
+            (
+                &v2[..],
+                found(28, addresses("1.2.3.4:80", "5.6.7.8:443")),
+                "version 2",
+            ),
             (&v2[..20], Ok(Header::Partial), "part of version 2"),
             (
                 b"PROXY TCP4 1.1.1.1 2.2.2.2 10 20\r\nGET",
@@ -136,12 +178,20 @@ mod tests {
             ),
             (b"PROXY UNKNOWN\r\n", found(15, None), "unknown"),
             (b"PROX", Ok(Header::Partial), "part of version 1"),
-            (b"PROXY TCP4 ::1 ::1 1 2\r\n", Err("bad address"), "wrong family"),
+            (
+                b"PROXY TCP4 ::1 ::1 1 2\r\n",
+                Err("bad address"),
+                "wrong family",
+            ),
             (b"GET / HTTP/1.1\r\n", Err("no header"), "no header"),
         ] {
             assert_eq!(parse(bytes, ALL), want, "{why}");
         }
         let lenient = Allowed { none: true, ..ALL };
-        assert_eq!(parse(b"GET", lenient), Ok(Header::Absent), "allowed without");
+        assert_eq!(
+            parse(b"GET", lenient),
+            Ok(Header::Absent),
+            "allowed without"
+        );
     }
 }

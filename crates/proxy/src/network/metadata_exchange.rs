@@ -29,15 +29,25 @@ pub fn is_negotiated(tls: Option<&TlsPeer>) -> bool {
 /// The bytes that introduce this proxy.
 pub fn introduction(node: &Node) -> Vec<u8> {
     let own = Own::of(node, &[]);
-    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+    let text = |text: &str| Value {
+        kind: Some(Kind::StringValue(text.to_owned())),
+    };
     let fields = Struct {
         fields: [
-            (PEER.to_owned(), Value { kind: Some(Kind::StructValue(own.fields)) }),
+            (
+                PEER.to_owned(),
+                Value {
+                    kind: Some(Kind::StructValue(own.fields)),
+                },
+            ),
             (PEER_ID.to_owned(), text(&node.id)),
         ]
         .into(),
     };
-    let any = Any { type_url: STRUCT.to_owned(), value: fields.encode_to_vec() };
+    let any = Any {
+        type_url: STRUCT.to_owned(),
+        value: fields.encode_to_vec(),
+    };
     let body = any.encode_to_vec();
     let mut out = Vec::with_capacity(body.len() + 8);
     out.extend_from_slice(&MAGIC.to_be_bytes());
@@ -47,7 +57,11 @@ pub fn introduction(node: &Node) -> Vec<u8> {
 }
 
 /// Says who we are and hears who they are. What was read beyond that stays in `rest`.
-pub async fn exchange(io: &Io, node: &Node, rest: &mut BytesMut) -> std::io::Result<Option<Box<Peer>>> {
+pub async fn exchange(
+    io: &Io,
+    node: &Node,
+    rest: &mut BytesMut,
+) -> std::io::Result<Option<Box<Peer>>> {
     let own = introduction(node);
     let mut at = 0;
     while at < own.len() {
@@ -86,7 +100,9 @@ fn parse(rest: &mut BytesMut) -> Parsed {
     if rest[..known] != MAGIC.to_be_bytes()[..known] {
         return Parsed::NotOurs;
     }
-    let Some(Ok(length)) = rest.get(4..8).map(<[u8; 4]>::try_from) else { return Parsed::Partial };
+    let Some(Ok(length)) = rest.get(4..8).map(<[u8; 4]>::try_from) else {
+        return Parsed::Partial;
+    };
     let length = u32::from_be_bytes(length) as usize;
     if length > MAX_LENGTH {
         return Parsed::NotOurs;
@@ -100,7 +116,9 @@ fn parse(rest: &mut BytesMut) -> Parsed {
 }
 
 fn decode(body: &[u8]) -> Option<Box<Peer>> {
-    let any = Any::decode(body).ok().filter(|any| any.type_url == STRUCT)?;
+    let any = Any::decode(body)
+        .ok()
+        .filter(|any| any.type_url == STRUCT)?;
     let outer = Struct::decode(any.value.as_slice()).ok()?;
     let kind = |name: &str| outer.fields.get(name).and_then(|value| value.kind.as_ref());
     let id = match kind(PEER_ID) {
@@ -119,11 +137,19 @@ mod tests {
 
     #[test]
     fn introductions_are_understood_and_the_rest_is_payload() {
-        let node = Node { id: "sidecar~1.1.1.1~a.b~b.svc".to_owned(), ..Node::default() };
+        let node = Node {
+            id: "sidecar~1.1.1.1~a.b~b.svc".to_owned(),
+            ..Node::default()
+        };
         let mut bytes = BytesMut::from(&introduction(&node)[..]);
         bytes.extend_from_slice(b"payload");
-        let Parsed::Peer(Some(peer)) = parse(&mut bytes) else { panic!("no peer") };
-        assert_eq!((peer.id.as_str(), &bytes[..]), (node.id.as_str(), &b"payload"[..]));
+        let Parsed::Peer(Some(peer)) = parse(&mut bytes) else {
+            panic!("no peer")
+        };
+        assert_eq!(
+            (peer.id.as_str(), &bytes[..]),
+            (node.id.as_str(), &b"payload"[..])
+        );
         let mut other = BytesMut::from(&b"GET / "[..]);
         assert!(matches!(parse(&mut other), Parsed::NotOurs));
         let mut half = BytesMut::from(&introduction(&node)[..6]);

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::time::{Instant, Sleep};
 
-use super::{Session, metadata_exchange};
 use super::transport::{Io, Transport};
+use super::{Session, metadata_exchange};
 use crate::cluster::Cluster;
 use crate::cluster::connect::{self, ConnectOptions};
 use crate::cluster::shared::Host;
@@ -31,10 +31,16 @@ pub async fn run(session: &Session, config: &TcpProxy, io: &Io, info: &mut Strea
     };
     info.upstream.cluster_metadata = Some(cluster.config.metadata.clone());
     info.upstream.cluster_stat_name = Some(cluster.config.stat_name.clone());
-    let Some(from_client) = meet_downstream(session, io, info).await else { return };
-    let Some(upstream) = connect_upstream(session, config, &cluster, info).await else { return };
+    let Some(from_client) = meet_downstream(session, io, info).await else {
+        return;
+    };
+    let Some(upstream) = connect_upstream(session, config, &cluster, info).await else {
+        return;
+    };
     let upstream = Io::new(upstream);
-    let Some(from_server) = meet_upstream(session, &cluster, &upstream, info).await else { return };
+    let Some(from_server) = meet_upstream(session, &cluster, &upstream, info).await else {
+        return;
+    };
     let mut copies = Copies::new(io.clone(), upstream);
     copies.up.buffer = from_client;
     copies.down.buffer = from_server;
@@ -56,10 +62,14 @@ pub async fn run(session: &Session, config: &TcpProxy, io: &Io, info: &mut Strea
 async fn meet_downstream(session: &Session, io: &Io, info: &mut StreamInfo) -> Option<BytesMut> {
     let mut rest = BytesMut::new();
     let filters = &session.chain.entry.config.filters;
-    let wanted = filters.iter().any(|one| matches!(one, NetworkFilter::MetadataExchange));
+    let wanted = filters
+        .iter()
+        .any(|one| matches!(one, NetworkFilter::MetadataExchange));
     if wanted && metadata_exchange::is_negotiated(session.connection.tls.as_deref()) {
         let node = &session.worker.settings.environment.node;
-        let peer = metadata_exchange::exchange(io, node, &mut rest).await.ok()?;
+        let peer = metadata_exchange::exchange(io, node, &mut rest)
+            .await
+            .ok()?;
         info.downstream_peer = peer.map(|peer| Rc::new(*peer));
     }
     Some(rest)
@@ -76,7 +86,9 @@ async fn meet_upstream(
     let negotiated = metadata_exchange::is_negotiated(info.upstream.tls.as_deref());
     if cluster.config.metadata_exchange && negotiated {
         let node = &session.worker.settings.environment.node;
-        let peer = metadata_exchange::exchange(io, node, &mut rest).await.ok()?;
+        let peer = metadata_exchange::exchange(io, node, &mut rest)
+            .await
+            .ok()?;
         info.upstream_peer = peer.map(|peer| Rc::new(*peer));
     }
     Some(rest)
@@ -92,7 +104,8 @@ fn note_end(info: &mut StreamInfo, ended: &Ended) {
         Ended::Drained | Ended::Finished => {}
         Ended::Failed { error, upstream } => {
             if *upstream && error.kind() == io::ErrorKind::ConnectionReset {
-                info.response_flags.insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
+                info.response_flags
+                    .insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
             }
             tracing::debug!(%error, "TCP connection failed");
         }
@@ -116,7 +129,8 @@ async fn connect_upstream(
     for _ in 0..config.max_connect_attempts {
         let host = cluster.choose_for_tcp(&info.downstream, hash, session.worker.random());
         let Some(host) = host else {
-            info.response_flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
+            info.response_flags
+                .insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
             return None;
         };
         info.upstream.host = Some(host.clone());
@@ -137,20 +151,25 @@ async fn connect_upstream(
                 cluster.on_connect_failure(&host, failure.timeout, random);
                 // The server accepted and hung up before we had looked.
                 if failure.reason.contains("Connection reset") {
-                    info.response_flags.insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
+                    info.response_flags
+                        .insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
                     return None;
                 }
                 info.upstream.transport_failure_reason = Some(failure.reason);
             }
         }
     }
-    info.response_flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
-    info.response_flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+    info.response_flags
+        .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+    info.response_flags
+        .insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
     None
 }
 
 fn over_limit(cluster: &Cluster) -> bool {
-    let open = cluster.block.priorities[0].connections.load(Ordering::Relaxed);
+    let open = cluster.block.priorities[0]
+        .connections
+        .load(Ordering::Relaxed);
     open >= cluster.config.circuit_breakers.default.max_connections
 }
 
@@ -170,7 +189,10 @@ pub enum Ended {
     TooOld,
     Drained,
     /// `upstream`: while reading from the upstream or writing to it.
-    Failed { error: io::Error, upstream: bool },
+    Failed {
+        error: io::Error,
+        upstream: bool,
+    },
 }
 
 /// Both directions of a tunnel.
@@ -226,7 +248,11 @@ impl Copies {
             Poll::Ready(Err((error, reading))) => return Poll::Ready(Err((error, reading))),
             other => other,
         };
-        if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if up.is_ready() && down.is_ready() {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
     }
 }
 

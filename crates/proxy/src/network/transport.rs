@@ -26,11 +26,17 @@ pub struct Socket {
 
 impl Socket {
     pub fn tcp(stream: TcpStream) -> Socket {
-        Socket { raw: Raw::Tcp(stream), prefix: BytesMut::new() }
+        Socket {
+            raw: Raw::Tcp(stream),
+            prefix: BytesMut::new(),
+        }
     }
 
     pub fn unix(stream: UnixStream) -> Socket {
-        Socket { raw: Raw::Unix(stream), prefix: BytesMut::new() }
+        Socket {
+            raw: Raw::Unix(stream),
+            prefix: BytesMut::new(),
+        }
     }
 
     /// Puts bytes in front of what the socket will deliver.
@@ -150,11 +156,19 @@ impl Transport {
             Transport::Plain(socket) => socket.poll_readable(cx),
             Transport::Server(stream) => {
                 let (socket, session) = stream.get_ref();
-                if session.wants_read() { socket.poll_readable(cx) } else { Poll::Ready(Ok(())) }
+                if session.wants_read() {
+                    socket.poll_readable(cx)
+                } else {
+                    Poll::Ready(Ok(()))
+                }
             }
             Transport::Client(stream) => {
                 let (socket, session) = stream.get_ref();
-                if session.wants_read() { socket.poll_readable(cx) } else { Poll::Ready(Ok(())) }
+                if session.wants_read() {
+                    socket.poll_readable(cx)
+                } else {
+                    Poll::Ready(Ok(()))
+                }
             }
         }
     }

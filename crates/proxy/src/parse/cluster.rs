@@ -249,6 +249,7 @@ pub fn cluster(message: &cluster::Cluster) -> Result<Cluster, ConfigError> {
     context.finish(format!("cluster '{}'", message.name), parsed)
 }
 
+// tidy: long function: one field after another.
 pub fn parse(context: &mut Context, message: &cluster::Cluster) -> Option<Cluster> {
     message.check(context);
     context.non_empty("name", &message.name);
@@ -341,6 +342,7 @@ fn stat_name(message: &cluster::Cluster) -> String {
     name.replace(':', "_")
 }
 
+// tidy: long function: one arm for each kind of discovery.
 fn discovery(context: &mut Context, message: &cluster::Cluster) -> Option<Discovery> {
     use cluster::cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig};
     let kind = match &message.cluster_discovery_type {

@@ -80,7 +80,9 @@ pub fn parse(context: &mut Context, message: &core::ConfigSource) -> Option<Conf
     let kind = match &message.config_source_specifier {
         Some(ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})) => SourceKind::Ads,
         // The server that sent this resource: with us always the aggregated stream.
-        Some(ConfigSourceSpecifier::Self_(core::SelfConfigSource { .. })) => SourceKind::Ads,
+        Some(ConfigSourceSpecifier::Self_(core::SelfConfigSource {
+            transport_api_version: _,
+        })) => SourceKind::Ads,
         Some(ConfigSourceSpecifier::ApiConfigSource(api)) => {
             SourceKind::Grpc(context.field("api_config_source", |context| grpc(context, api))?)
         }

@@ -222,6 +222,7 @@ fields! {
     }
 }
 
+// tidy: long function: one field after another.
 pub fn parse(
     context: &mut Context,
     message: &hcm::HttpConnectionManager,

@@ -218,6 +218,7 @@ pub fn http1(context: &mut Context, message: Option<&core::Http1ProtocolOptions>
     }
 }
 
+// tidy: long function: one field after another.
 pub fn http2(context: &mut Context, message: Option<&core::Http2ProtocolOptions>) -> Http2Options {
     let mut options = Http2Options::default();
     let Some(message) = message else {

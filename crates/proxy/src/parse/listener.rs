@@ -199,6 +199,7 @@ pub fn listener(
     context.finish(format!("listener '{}'", message.name), parsed)
 }
 
+// tidy: long function: one field after another.
 pub fn parse(context: &mut Context, message: &listener::Listener) -> Option<Listener> {
     message.check(context);
     let mut addresses: Vec<Address> = context

@@ -149,6 +149,7 @@ pub fn parse_chain(
     (list, terminal)
 }
 
+// tidy: long function: one arm for each kind of filter.
 fn filter(context: &mut Context, message: &listener::Filter) -> Option<Parsed> {
     let any = match &message.config_type {
         Some(ConfigType::TypedConfig(any)) => any,

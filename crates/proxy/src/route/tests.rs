@@ -52,7 +52,8 @@ fn criteria_match() {
         (json!({"pathSeparatedPrefix": "/a"}), "/a/b", true),
         (json!({"pathSeparatedPrefix": "/a"}), "/ab", false),
         (
-            json!({"prefix": "/", "queryParameters": [{"name": "q", "stringMatch": {"exact": "1"}}]}),
+            json!({"prefix": "/", "queryParameters": [
+                {"name": "q", "stringMatch": {"exact": "1"}}]}),
             "/?p&q=1",
             true,
         ),

@@ -37,7 +37,11 @@ impl State {
         }
         self.progress().await;
         problems.extend(self.take_bind_failures());
-        if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems.join("\n"))
+        }
     }
 
     async fn add(&mut self, kind: ResourceType, received: &Received) -> Result<(), String> {
@@ -59,7 +63,11 @@ impl State {
                 let secret = parse::tls::secret(&message).map_err(|e| e.to_string())?;
                 self.add_secret(secret, raw)
             }
-            other => Err(format!("{}: type {} is not supported", received.name, other.type_url())),
+            other => Err(format!(
+                "{}: type {} is not supported",
+                received.name,
+                other.type_url()
+            )),
         }
     }
 
@@ -96,7 +104,10 @@ impl State {
             return Ok(());
         }
         let config = with_default_bind(config, self.bootstrap.upstream_bind.as_ref());
-        let block = state.block.get_or_insert_with(|| Arc::new(ClusterBlock::new(&name))).clone();
+        let block = state
+            .block
+            .get_or_insert_with(|| Arc::new(ClusterBlock::new(&name)))
+            .clone();
         let entry = Arc::new(ClusterEntry::new(config, block, &self.environment.stats));
         for context in &entry.tls {
             match context.refresh(&self.secrets) {
@@ -112,7 +123,12 @@ impl State {
         self.begin_resolving(&name, &entry);
         let since = tokio::time::Instant::now();
         if let Some(state) = self.clusters.get_mut(&name) {
-            state.warming = Some(Warming { entry, raw, since, deadline: None });
+            state.warming = Some(Warming {
+                entry,
+                raw,
+                since,
+                deadline: None,
+            });
         }
         Ok(())
     }
@@ -123,7 +139,9 @@ impl State {
             Discovery::LogicalDns(own) => (own, true),
             _ => return,
         };
-        let Some(state) = self.clusters.get_mut(name) else { return };
+        let Some(state) = self.clusters.get_mut(name) else {
+            return;
+        };
         if let Some(old) = state.resolver.take() {
             old.abort();
         }
@@ -144,7 +162,10 @@ impl State {
                     }
                 }
             };
-            tokio::join!(forward, dns::keep_resolved(names, settings, logical, sender));
+            tokio::join!(
+                forward,
+                dns::keep_resolved(names, settings, logical, sender)
+            );
         });
         state.resolver = Some(task.abort_handle());
     }
@@ -170,18 +191,25 @@ impl State {
         let message = decode(&received.body, &received.name)?;
         let parsed = parse::endpoint::load_assignment(&message).map_err(|e| e.to_string())?;
         let service = parsed.cluster_name.clone();
-        let state = AssignmentState { assignment: Arc::new(parsed), raw };
+        let state = AssignmentState {
+            assignment: Arc::new(parsed),
+            raw,
+        };
         self.assignments.insert(service.clone(), state);
         let concerned: Vec<Arc<str>> = self
             .clusters
             .iter()
             .filter(|(_, state)| {
                 let active = state.active.as_ref().map(|(entry, _)| entry);
-                let entries = active.into_iter().chain(state.warming.as_ref().map(|w| &w.entry));
-                entries.into_iter().any(|entry| match &entry.config.discovery {
-                    Discovery::Eds { service_name, .. } => *service_name == service,
-                    _ => false,
-                })
+                let entries = active
+                    .into_iter()
+                    .chain(state.warming.as_ref().map(|w| &w.entry));
+                entries
+                    .into_iter()
+                    .any(|entry| match &entry.config.discovery {
+                        Discovery::Eds { service_name, .. } => *service_name == service,
+                        _ => false,
+                    })
             })
             .map(|(name, _)| name.clone())
             .collect();
@@ -201,11 +229,15 @@ impl State {
         let table = crate::route::parse::route_table(&message, &self.environment)
             .map_err(|error| error.to_string())?;
         if table.vhds.is_some() {
-            return Err(format!("route configuration '{}': vhds: is not supported", table.name));
+            return Err(format!(
+                "route configuration '{}': vhds: is not supported",
+                table.name
+            ));
         }
         let (name, table): (Arc<str>, _) = (received.name.as_str().into(), Arc::new(table));
         self.routes.insert(name.clone(), RouteState { raw });
-        self.tell(|| Command::Routes(name.clone(), table.clone())).await;
+        self.tell(|| Command::Routes(name.clone(), table.clone()))
+            .await;
         Ok(())
     }
 
@@ -239,9 +271,13 @@ impl State {
         };
         for state in self.clusters.values() {
             let active = state.active.as_ref().map(|(entry, _)| entry);
-            for entry in active.into_iter().chain(state.warming.as_ref().map(|one| &one.entry)) {
+            for entry in active
+                .into_iter()
+                .chain(state.warming.as_ref().map(|one| &one.entry))
+            {
                 for context in &entry.tls {
-                    if super::needs::secret_names(&context.parsed().context).any(|n| &**n == secret) {
+                    if super::needs::secret_names(&context.parsed().context).any(|n| &**n == secret)
+                    {
                         note(context.refresh(&self.secrets));
                     }
                 }
@@ -249,9 +285,13 @@ impl State {
         }
         for state in self.listeners.values() {
             let active = state.active.as_ref().map(|(entry, _)| entry);
-            for entry in active.into_iter().chain(state.warming.as_ref().map(|one| &one.entry)) {
+            for entry in active
+                .into_iter()
+                .chain(state.warming.as_ref().map(|one| &one.entry))
+            {
                 for context in super::listeners::contexts(entry) {
-                    if super::needs::secret_names(&context.parsed().context).any(|n| &**n == secret) {
+                    if super::needs::secret_names(&context.parsed().context).any(|n| &**n == secret)
+                    {
                         note(context.refresh(&self.secrets));
                     }
                 }
@@ -317,9 +357,14 @@ fn refuse_sources(config: &Cluster) -> Result<(), String> {
 /// Secrets come over gRPC or are static; a watched file is refused.
 pub fn refuse_secret_sources(context: &parse::tls::TlsContext) -> Result<(), String> {
     for source in super::needs::sds_sources(context) {
-        if matches!(source.source.as_ref().map(|one| &one.kind), Some(SourceKind::Path(_))) {
+        if matches!(
+            source.source.as_ref().map(|one| &one.kind),
+            Some(SourceKind::Path(_))
+        ) {
             let name = &source.name;
-            return Err(format!("secret '{name}': path_config_source: is not supported"));
+            return Err(format!(
+                "secret '{name}': path_config_source: is not supported"
+            ));
         }
     }
     Ok(())

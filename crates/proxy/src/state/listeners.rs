@@ -18,7 +18,11 @@ use crate::workers::Command;
 
 /// The TLS contexts of a listener's chains.
 pub fn contexts(entry: &ListenerEntry) -> impl Iterator<Item = &Arc<ServerContext>> {
-    entry.chains.iter().chain(&entry.default_chain).filter_map(|chain| chain.tls.as_ref())
+    entry
+        .chains
+        .iter()
+        .chain(&entry.default_chain)
+        .filter_map(|chain| chain.tls.as_ref())
 }
 
 impl State {
@@ -40,13 +44,19 @@ impl State {
         let entry = match result {
             Ok(entry) => Arc::new(entry),
             Err(problem) => {
-                self.listeners.retain(|_, one| one.active.is_some() || one.warming.is_some());
+                self.listeners
+                    .retain(|_, one| one.active.is_some() || one.warming.is_some());
                 return Err(format!("listener '{name}': {problem}"));
             }
         };
         let since = tokio::time::Instant::now();
         if let Some(state) = self.listeners.get_mut(&name) {
-            state.warming = Some(Warming { entry, raw, since, deadline: None });
+            state.warming = Some(Warming {
+                entry,
+                raw,
+                since,
+                deadline: None,
+            });
         }
         Ok(())
     }
@@ -57,9 +67,19 @@ impl State {
         message: &wire::Listener,
         config: Arc<Listener>,
     ) -> Result<ListenerEntry, String> {
-        let active = self.listeners.get(&config.name).and_then(|state| state.active.as_ref());
+        let active = self
+            .listeners
+            .get(&config.name)
+            .and_then(|state| state.active.as_ref());
         let old: Vec<Arc<ChainEntry>> = active
-            .map(|(entry, _)| entry.chains.iter().chain(&entry.default_chain).cloned().collect())
+            .map(|(entry, _)| {
+                entry
+                    .chains
+                    .iter()
+                    .chain(&entry.default_chain)
+                    .cloned()
+                    .collect()
+            })
             .unwrap_or_default();
         let outside = outside_hash(message);
         let chain = |wire: &wire::FilterChain, parsed: &Arc<FilterChain>| {
@@ -79,7 +99,11 @@ impl State {
             (Some(wire), Some(parsed)) => Some(chain(wire, parsed)?),
             _ => None,
         };
-        Ok(ListenerEntry { config, chains, default_chain })
+        Ok(ListenerEntry {
+            config,
+            chains,
+            default_chain,
+        })
     }
 
     fn chain_entry(
@@ -116,7 +140,11 @@ impl State {
         };
         let is_http = matches!(parsed.terminal, Terminal::Http(_));
         // Only HTTP streams can move on to a new chain; a TCP connection is one stream.
-        let seed = if is_http { outside } else { outside ^ hash_of_all };
+        let seed = if is_http {
+            outside
+        } else {
+            outside ^ hash_of_all
+        };
         Ok(Arc::new(ChainEntry {
             config: parsed.clone(),
             tls,
@@ -127,8 +155,12 @@ impl State {
 
     /// Puts a warm listener into force on all workers.
     pub(super) async fn activate_listener(&mut self, name: &Arc<str>) {
-        let Some(state) = self.listeners.get_mut(name) else { return };
-        let Some(warming) = state.warming.take() else { return };
+        let Some(state) = self.listeners.get_mut(name) else {
+            return;
+        };
+        let Some(warming) = state.warming.take() else {
+            return;
+        };
         let entry = warming.entry;
         let moved = state
             .active
@@ -139,12 +171,17 @@ impl State {
             match bind(&entry.config, self.workers.len()) {
                 Ok(sockets) => sockets,
                 Err(error) => {
-                    let addresses: Vec<String> =
-                        entry.config.addresses.iter().map(Address::to_string).collect();
+                    let addresses: Vec<String> = entry
+                        .config
+                        .addresses
+                        .iter()
+                        .map(Address::to_string)
+                        .collect();
                     let addresses = addresses.join(", ");
                     tracing::error!(listener = %name, %error, addresses, "cannot listen");
-                    self.bind_failures
-                        .push(format!("listener '{name}': cannot bind '{addresses}': {error}"));
+                    self.bind_failures.push(format!(
+                        "listener '{name}': cannot bind '{addresses}': {error}"
+                    ));
                     if state.active.is_none() {
                         self.listeners.remove(name);
                     }
@@ -170,7 +207,10 @@ impl State {
         }
         self.confirmed().await;
         for address in bound {
-            self.notice(Notice::Listening { name: name.clone(), address });
+            self.notice(Notice::Listening {
+                name: name.clone(),
+                address,
+            });
         }
     }
 
@@ -191,7 +231,9 @@ fn bind(config: &Listener, workers: usize) -> std::io::Result<Vec<Vec<std::net::
     let mut sockets: Vec<Vec<std::net::TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
     for address in &config.addresses {
         let Address::Socket(mut address) = *address else {
-            return Err(std::io::Error::other("only IP addresses can be listened on"));
+            return Err(std::io::Error::other(
+                "only IP addresses can be listened on",
+            ));
         };
         for own in &mut sockets {
             let socket = crate::sys::listening_socket(address, config)?;

@@ -10,10 +10,13 @@ use crate::parse::tls::{CertificateSource, SdsSource, TlsContext};
 
 /// The secrets that a context names.
 pub fn sds_sources(context: &TlsContext) -> impl Iterator<Item = &SdsSource> {
-    let certificates = context.certificates.iter().filter_map(|source| match source {
-        CertificateSource::Sds(source) => Some(source),
-        CertificateSource::Inline(_) => None,
-    });
+    let certificates = context
+        .certificates
+        .iter()
+        .filter_map(|source| match source {
+            CertificateSource::Sds(source) => Some(source),
+            CertificateSource::Inline(_) => None,
+        });
     certificates.chain(&context.validation.sds)
 }
 
@@ -23,10 +26,16 @@ pub fn secret_names(context: &TlsContext) -> impl Iterator<Item = &Arc<str>> {
 
 impl State {
     pub fn needs(&self) -> Needs {
-        let mut needs = Needs { listeners: self.clusters_are_warm(), ..Needs::default() };
+        let mut needs = Needs {
+            listeners: self.clusters_are_warm(),
+            ..Needs::default()
+        };
         for state in self.clusters.values() {
             let active = state.active.as_ref().map(|(entry, _)| entry);
-            for entry in active.into_iter().chain(state.warming.as_ref().map(|one| &one.entry)) {
+            for entry in active
+                .into_iter()
+                .chain(state.warming.as_ref().map(|one| &one.entry))
+            {
                 if let Discovery::Eds { service_name, .. } = &entry.config.discovery {
                     needs.endpoints.insert(service_name.to_string());
                 }
@@ -37,7 +46,10 @@ impl State {
         }
         for state in self.listeners.values() {
             let active = state.active.as_ref().map(|(entry, _)| entry);
-            for entry in active.into_iter().chain(state.warming.as_ref().map(|one| &one.entry)) {
+            for entry in active
+                .into_iter()
+                .chain(state.warming.as_ref().map(|one| &one.entry))
+            {
                 for chain in entry.chains.iter().chain(&entry.default_chain) {
                     if let Terminal::Http(http) = &chain.config.terminal
                         && let RouteSource::Rds { name, .. } = &http.routes
@@ -63,7 +75,11 @@ fn add_secrets(needs: &mut Needs, context: &TlsContext) {
                 needs.secrets.insert(name);
             }
             Some(SourceKind::Grpc(grpc)) => {
-                needs.sds.entry(grpc.cluster.clone()).or_default().insert(name);
+                needs
+                    .sds
+                    .entry(grpc.cluster.clone())
+                    .or_default()
+                    .insert(name);
             }
         }
     }

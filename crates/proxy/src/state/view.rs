@@ -35,13 +35,21 @@ impl State {
         View {
             clusters: self.cluster_pictures(),
             listeners: self.listener_pictures(),
-            routes: self.routes.iter().map(|(name, one)| resource(name, &one.raw)).collect(),
+            routes: self
+                .routes
+                .iter()
+                .map(|(name, one)| resource(name, &one.raw))
+                .collect(),
             endpoints: self
                 .assignments
                 .iter()
                 .map(|(name, one)| resource(name, &one.raw))
                 .collect(),
-            secrets: self.raw_secrets.iter().map(|(name, raw)| resource(name, raw)).collect(),
+            secrets: self
+                .raw_secrets
+                .iter()
+                .map(|(name, raw)| resource(name, raw))
+                .collect(),
             ready: self.ready,
             draining: self.draining,
         }
@@ -50,8 +58,14 @@ impl State {
     fn cluster_pictures(&self) -> Vec<ClusterPicture> {
         let mut pictures = Vec::with_capacity(self.clusters.len());
         for state in self.clusters.values() {
-            let active = state.active.as_ref().map(|(entry, raw)| (entry, raw, false));
-            let warming = state.warming.as_ref().map(|one| (&one.entry, &one.raw, true));
+            let active = state
+                .active
+                .as_ref()
+                .map(|(entry, raw)| (entry, raw, false));
+            let warming = state
+                .warming
+                .as_ref()
+                .map(|one| (&one.entry, &one.raw, true));
             for (entry, raw, warming) in active.into_iter().chain(warming) {
                 let endpoints: Arc<Endpoints> = state.endpoints.clone();
                 pictures.push(ClusterPicture {
@@ -69,8 +83,14 @@ impl State {
     fn listener_pictures(&self) -> Vec<ListenerPicture> {
         let mut pictures = Vec::with_capacity(self.listeners.len());
         for state in self.listeners.values() {
-            let active = state.active.as_ref().map(|(entry, raw)| (entry, raw, false));
-            let warming = state.warming.as_ref().map(|one| (&one.entry, &one.raw, true));
+            let active = state
+                .active
+                .as_ref()
+                .map(|(entry, raw)| (entry, raw, false));
+            let warming = state
+                .warming
+                .as_ref()
+                .map(|one| (&one.entry, &one.raw, true));
             for (entry, raw, warming) in active.into_iter().chain(warming) {
                 let configured = entry.config.addresses.iter().filter_map(|one| one.socket());
                 let addresses = match state.bound.is_empty() {
@@ -78,7 +98,12 @@ impl State {
                     false => state.bound.clone(),
                 };
                 let (config, raw) = (entry.config.clone(), picture(raw));
-                pictures.push(ListenerPicture { config, addresses, raw, warming });
+                pictures.push(ListenerPicture {
+                    config,
+                    addresses,
+                    raw,
+                    warming,
+                });
             }
         }
         pictures

@@ -29,10 +29,7 @@ fn cluster_timeout(config: &Cluster, has_endpoints: bool) -> Option<Duration> {
 }
 
 /// The longest that a listener waits for what is missing; what has come no longer counts.
-fn listener_timeout(
-    entry: &ListenerEntry,
-    has_routes: impl Fn(&str) -> bool,
-) -> Option<Duration> {
+fn listener_timeout(entry: &ListenerEntry, has_routes: impl Fn(&str) -> bool) -> Option<Duration> {
     let mut longest = Some(Duration::ZERO);
     for chain in entry.chains.iter().chain(&entry.default_chain) {
         if let Terminal::Http(http) = &chain.config.terminal
@@ -52,7 +49,10 @@ fn secret_timeout(context: &TlsContext) -> Option<Duration> {
     // Not `try_fold`: one source that waits for ever makes the whole wait endless.
     #[allow(clippy::manual_try_fold)]
     needs::sds_sources(context).fold(Some(Duration::ZERO), |longest, source| {
-        let own = source.source.as_ref().map_or(Some(Duration::ZERO), |s| s.initial_fetch_timeout);
+        let own = source
+            .source
+            .as_ref()
+            .map_or(Some(Duration::ZERO), |s| s.initial_fetch_timeout);
         longer(longest, own)
     })
 }
@@ -64,8 +64,14 @@ fn longer(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
 impl State {
     /// When something must go into force though it is not complete.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let clusters = self.clusters.values().filter_map(|one| one.warming.as_ref()?.deadline);
-        let listeners = self.listeners.values().filter_map(|one| one.warming.as_ref()?.deadline);
+        let clusters = self
+            .clusters
+            .values()
+            .filter_map(|one| one.warming.as_ref()?.deadline);
+        let listeners = self
+            .listeners
+            .values()
+            .filter_map(|one| one.warming.as_ref()?.deadline);
         let outliers = self.clusters.values().filter_map(|one| one.outlier_due);
         let listeners = listeners.filter(|_| self.clusters_are_warm());
         clusters.chain(listeners).chain(outliers).min()
@@ -77,7 +83,10 @@ impl State {
             if state.outlier_due.is_none_or(|due| due > now) {
                 continue;
             }
-            let outlier = state.active.as_ref().and_then(|(entry, _)| entry.outlier.as_ref());
+            let outlier = state
+                .active
+                .as_ref()
+                .and_then(|(entry, _)| entry.outlier.as_ref());
             state.outlier_due = outlier.map(|one| now + one.interval());
             if let Some(outlier) = outlier {
                 let nanos = self.started.elapsed().as_nanos() as u64;
@@ -90,18 +99,30 @@ impl State {
     /// All that was known at the start is in force, so listeners may follow.
     pub(super) fn clusters_are_warm(&self) -> bool {
         let first = |state: &super::ClusterState| state.active.is_none();
-        self.clusters_known && !self.clusters.values().any(|one| one.warming.is_some() && first(one))
+        self.clusters_known
+            && !self
+                .clusters
+                .values()
+                .any(|one| one.warming.is_some() && first(one))
     }
 
     /// How long to wait follows from what is still missing.
     fn set_deadlines(&mut self) {
-        for warming in self.clusters.values_mut().filter_map(|one| one.warming.as_mut()) {
+        for warming in self
+            .clusters
+            .values_mut()
+            .filter_map(|one| one.warming.as_mut())
+        {
             let config = &warming.entry.config;
             let known = assignment_of(&self.assignments, config).is_some();
             warming.deadline = cluster_timeout(config, known).map(|wait| warming.since + wait);
         }
         let routes = &self.routes;
-        for warming in self.listeners.values_mut().filter_map(|one| one.warming.as_mut()) {
+        for warming in self
+            .listeners
+            .values_mut()
+            .filter_map(|one| one.warming.as_mut())
+        {
             let wait = listener_timeout(&warming.entry, |name| routes.contains_key(name));
             warming.deadline = wait.map(|wait| warming.since + wait);
         }
@@ -174,8 +195,12 @@ impl State {
     }
 
     async fn activate_cluster(&mut self, name: &Arc<str>) {
-        let Some(state) = self.clusters.get_mut(name) else { return };
-        let Some(warming) = state.warming.take() else { return };
+        let Some(state) = self.clusters.get_mut(name) else {
+            return;
+        };
+        let Some(warming) = state.warming.take() else {
+            return;
+        };
         let entry = warming.entry.clone();
         let outlier = entry.outlier.as_ref();
         state.outlier_due = outlier.map(|one| Instant::now() + one.interval());

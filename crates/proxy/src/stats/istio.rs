@@ -71,10 +71,13 @@ type Overrides = Arc<[Override]>;
 /// Labels, and what the filter's configuration changes about them.
 type Key = (Labels, Overrides);
 
+/// The series of one worker.
+type Row = Mutex<HashMap<Key, Arc<Series>>>;
+
 /// The series of all filters of a process, one map for each worker.
 #[derive(Debug)]
 pub struct SeriesStore {
-    rows: Box<[Mutex<HashMap<Key, Arc<Series>>>]>,
+    rows: Box<[Row]>,
 }
 
 impl SeriesStore {

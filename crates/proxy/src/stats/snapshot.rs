@@ -6,12 +6,15 @@ use super::Kind;
 use super::histogram::{Histogram, Recorded};
 use super::tags::StatsConfig;
 
+/// A name and its labels.
+type Labelled = (&'static str, Vec<(&'static str, String)>);
+
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// By Envoy's full name.
     pub samples: BTreeMap<String, Sample>,
     /// Statistics that carry their labels themselves (istio.stats).
-    pub families: BTreeMap<(&'static str, Vec<(&'static str, String)>), Family>,
+    pub families: BTreeMap<Labelled, Family>,
 }
 
 #[derive(Debug, Clone)]

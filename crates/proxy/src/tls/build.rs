@@ -22,17 +22,28 @@ pub fn provider(context: &TlsContext) -> Result<Arc<CryptoProvider>, TlsError> {
     if !context.cipher_suites.is_empty() {
         let wanted = wanted_suites(&context.cipher_suites);
         provider.cipher_suites.retain(|suite| {
-            suite.tls13().is_some() || wanted.iter().any(|name| *name == openssl_name(suite.suite()))
+            suite.tls13().is_some()
+                || wanted
+                    .iter()
+                    .any(|name| *name == openssl_name(suite.suite()))
         });
-        let has_tls12 = provider.cipher_suites.iter().any(|suite| suite.tls13().is_none());
+        let has_tls12 = provider
+            .cipher_suites
+            .iter()
+            .any(|suite| suite.tls13().is_none());
         if !has_tls12 && context.maximum == TlsVersion::V1_2 {
             let names = context.cipher_suites.join(":");
-            return Err(TlsError::Invalid(format!("no supported cipher suite in {names}")));
+            return Err(TlsError::Invalid(format!(
+                "no supported cipher suite in {names}"
+            )));
         }
     }
     if !context.curves.is_empty() {
         provider.kx_groups.retain(|group| {
-            context.curves.iter().any(|name| curve_name(group.name()) == Some(name.as_str()))
+            context
+                .curves
+                .iter()
+                .any(|name| curve_name(group.name()) == Some(name.as_str()))
         });
         if provider.kx_groups.is_empty() {
             let names = context.curves.join(":");
@@ -113,18 +124,26 @@ pub fn validation(
     source: &ValidationSource,
     secrets: &Secrets,
 ) -> Result<Option<Arc<Validation>>, TlsError> {
-    let Some(name) = &source.sds else { return Ok(source.inline.clone()) };
+    let Some(name) = &source.sds else {
+        return Ok(source.inline.clone());
+    };
     let SecretKind::Validation(secret) = &secrets.get(name)?.kind else {
         return Err(wrong_kind(name, "a validation context"));
     };
-    let Some(inline) = &source.inline else { return Ok(Some(secret.clone())) };
+    let Some(inline) = &source.inline else {
+        return Ok(Some(secret.clone()));
+    };
     let mut merged = Validation::clone(inline);
     merged.trusted_ca = secret.trusted_ca.clone().or(merged.trusted_ca);
     merged.crl = secret.crl.clone().or(merged.crl);
     merged.system_roots |= secret.system_roots;
     merged.match_sans.extend(secret.match_sans.iter().cloned());
-    merged.certificate_hashes.extend(secret.certificate_hashes.iter().cloned());
-    merged.public_key_hashes.extend(secret.public_key_hashes.iter().cloned());
+    merged
+        .certificate_hashes
+        .extend(secret.certificate_hashes.iter().cloned());
+    merged
+        .public_key_hashes
+        .extend(secret.public_key_hashes.iter().cloned());
     merged.allow_expired |= secret.allow_expired;
     merged.accept_untrusted |= secret.accept_untrusted;
     Ok(Some(Arc::new(merged)))
@@ -161,11 +180,9 @@ fn certified_key(
 }
 
 /// A data source as text; errors name the field, never the content.
-pub fn text(
-    source: &crate::parse::tls::DataSource,
-    field: &str,
-) -> Result<String, TlsError> {
-    let bytes =
-        source.read().map_err(|error| TlsError::Invalid(format!("{field}: {error}")))?;
+pub fn text(source: &crate::parse::tls::DataSource, field: &str) -> Result<String, TlsError> {
+    let bytes = source
+        .read()
+        .map_err(|error| TlsError::Invalid(format!("{field}: {error}")))?;
     String::from_utf8(bytes.to_vec()).map_err(|_| TlsError::Invalid(format!("{field}: not PEM")))
 }

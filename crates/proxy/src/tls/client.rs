@@ -1,4 +1,5 @@
-//! A cluster's side of TLS: one context per transport socket, replaced in place when secrets change.
+//! A cluster's side of TLS: one context per transport socket, replaced in place when secrets
+//! change.
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -51,7 +52,11 @@ pub enum ConnectError {
 
 impl ClientContext {
     pub fn new(parsed: Arc<UpstreamTls>, validate_name: bool) -> ClientContext {
-        ClientContext { parsed, validate_name, current: ArcSwapOption::empty() }
+        ClientContext {
+            parsed,
+            validate_name,
+            current: ArcSwapOption::empty(),
+        }
     }
 
     pub fn parsed(&self) -> &Arc<UpstreamTls> {
@@ -64,7 +69,10 @@ impl ClientContext {
 
     /// The configuration in force, for clients other than pools.
     pub fn rustls_config(&self) -> Option<Arc<ClientConfig>> {
-        self.current.load().as_ref().map(|current| current.config.clone())
+        self.current
+            .load()
+            .as_ref()
+            .map(|current| current.config.clone())
     }
 
     /// Builds the configuration anew; the old one stays in force if that fails.
@@ -73,10 +81,13 @@ impl ClientContext {
         let provider = build::provider(context)?;
         let keys = build::certificates(context, secrets, &provider)?;
         let validation = build::validation(&context.validation, secrets)?;
-        let verifies =
-            validation.as_ref().is_some_and(|one| one.trusted_ca.is_some() || one.system_roots);
+        let verifies = validation
+            .as_ref()
+            .is_some_and(|one| one.trusted_ca.is_some() || one.system_roots);
         let by_name = (self.validate_name || self.parsed.auto_sni_san_validation)
-            && validation.as_ref().is_none_or(|one| one.match_sans.is_empty());
+            && validation
+                .as_ref()
+                .is_none_or(|one| one.match_sans.is_empty());
         let verifier = verify::server_verifier(validation, by_name)?;
         let local = LocalCertificate::of(keys.first().and_then(|key| key.cert.first()));
         let builder = ClientConfig::builder_with_provider(provider)
@@ -93,7 +104,11 @@ impl ClientContext {
         // Resumption would skip the verification of a peer whose identity was revoked meanwhile.
         config.resumption = rustls::client::Resumption::disabled();
         let config = Arc::new(config);
-        self.current.store(Some(Arc::new(Current { config, verifies, local })));
+        self.current.store(Some(Arc::new(Current {
+            config,
+            verifies,
+            local,
+        })));
         Ok(())
     }
 
@@ -117,7 +132,10 @@ impl ClientContext {
         let connector = TlsConnector::from(current.config.clone());
         let stream = match request.alpn {
             Some(alpn) => {
-                connector.with_alpn(alpn.to_vec()).connect(server_name, socket).await?
+                connector
+                    .with_alpn(alpn.to_vec())
+                    .connect(server_name, socket)
+                    .await?
             }
             None => connector.connect(server_name, socket).await?,
         };

@@ -65,5 +65,7 @@ pub fn describe(session: &CommonState, verifies: bool, local: &LocalCertificate)
 }
 
 fn system_time(seconds: i64) -> Option<SystemTime> {
-    u64::try_from(seconds).ok().map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))
+    u64::try_from(seconds)
+        .ok()
+        .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))
 }

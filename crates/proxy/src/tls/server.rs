@@ -39,7 +39,10 @@ pub enum AcceptError {
 
 impl ServerContext {
     pub fn new(parsed: Arc<DownstreamTls>) -> ServerContext {
-        ServerContext { parsed, current: ArcSwapOption::empty() }
+        ServerContext {
+            parsed,
+            current: ArcSwapOption::empty(),
+        }
     }
 
     pub fn parsed(&self) -> &DownstreamTls {
@@ -57,9 +60,9 @@ impl ServerContext {
         let provider = build::provider(context)?;
         let keys = build::certificates(context, secrets, &provider)?;
         let validation = build::validation(&context.validation, secrets)?;
-        let verifies = validation
-            .as_ref()
-            .is_some_and(|one| (one.trusted_ca.is_some() || one.system_roots) && !one.accept_untrusted);
+        let verifies = validation.as_ref().is_some_and(|one| {
+            (one.trusted_ca.is_some() || one.system_roots) && !one.accept_untrusted
+        });
         let required = self.parsed.require_client_certificate;
         let verifier = verify::client_verifier(validation, required)?;
         let local = LocalCertificate::of(keys.first().and_then(|key| key.cert.first()));
@@ -78,7 +81,12 @@ impl ServerContext {
         let without_alpn = Arc::new(config.clone());
         config.alpn_protocols = context.alpn.clone();
         let config = Arc::new(config);
-        self.current.store(Some(Arc::new(Current { config, without_alpn, verifies, local })));
+        self.current.store(Some(Arc::new(Current {
+            config,
+            without_alpn,
+            verifies,
+            local,
+        })));
         Ok(())
     }
 
@@ -95,10 +103,14 @@ impl ServerContext {
                 return Err(std::io::Error::other("no SNI").into());
             }
             let ours = &current.config.alpn_protocols;
-            let common = hello.alpn().is_none_or(|mut offered| {
-                offered.any(|name| ours.iter().any(|own| own == name))
-            });
-            if common { current.config.clone() } else { current.without_alpn.clone() }
+            let common = hello
+                .alpn()
+                .is_none_or(|mut offered| offered.any(|name| ours.iter().any(|own| own == name)));
+            if common {
+                current.config.clone()
+            } else {
+                current.without_alpn.clone()
+            }
         };
         let stream = start.into_stream(config).await?;
         let peer = describe(stream.get_ref().1, current.verifies, &current.local);

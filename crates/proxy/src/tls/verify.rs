@@ -1,4 +1,5 @@
-//! Verifiers for rustls from Envoy's validation contexts: chain to the roots, then names and hashes.
+//! Verifiers for rustls from Envoy's validation contexts: chain to the roots, then names and
+//! hashes.
 use std::sync::Arc;
 
 use base64::Engine;
@@ -27,12 +28,12 @@ struct Demands(Arc<Validation>);
 impl Demands {
     fn check(&self, der: &CertificateDer<'_>) -> Result<(), rustls::Error> {
         let wanted = &self.0;
-        let application = rustls::Error::InvalidCertificate(
-            CertificateError::ApplicationVerificationFailure,
-        );
+        let application =
+            rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
         if !wanted.certificate_hashes.is_empty() || !wanted.public_key_hashes.is_empty() {
             let mut good = wanted.certificate_hashes.contains(&sha256_hex(der));
-            good |= public_key_hash(der).is_some_and(|hash| wanted.public_key_hashes.contains(&hash));
+            good |=
+                public_key_hash(der).is_some_and(|hash| wanted.public_key_hashes.contains(&hash));
             if !good {
                 return Err(application);
             }
@@ -43,13 +44,18 @@ impl Demands {
         let certificate = Certificate::parse(der)
             .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
         let matched = wanted.match_sans.iter().any(|one| {
-            let any = |names: &[String]| names.iter().any(|name| one.matcher.matches(name.as_bytes()));
+            let any = |names: &[String]| {
+                names
+                    .iter()
+                    .any(|name| one.matcher.matches(name.as_bytes()))
+            };
             match one.kind {
                 SanKind::Uri => any(&certificate.uri_sans),
                 SanKind::Dns => any(&certificate.dns_sans),
-                SanKind::IpAddress => {
-                    certificate.ip_sans.iter().any(|ip| one.matcher.matches(ip.to_string().as_bytes()))
-                }
+                SanKind::IpAddress => certificate
+                    .ip_sans
+                    .iter()
+                    .any(|ip| one.matcher.matches(ip.to_string().as_bytes())),
                 // Not read from certificates: matches nothing rather than anything.
                 SanKind::Email => false,
             }
@@ -57,14 +63,20 @@ impl Demands {
         if matched {
             Ok(())
         } else {
-            Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForName))
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName,
+            ))
         }
     }
 }
 
 pub fn sha256_hex(der: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn public_key_hash(der: &[u8]) -> Option<String> {
@@ -81,12 +93,16 @@ fn roots(validation: &Validation) -> Result<Option<TrustBundle>, TlsError> {
     if let Some(source) = &validation.trusted_ca {
         pem.push_str(&text(source, "trusted_ca")?);
     } else if validation.system_roots {
-        let found = SYSTEM_ROOTS.iter().find_map(|path| std::fs::read_to_string(path).ok());
+        let found = SYSTEM_ROOTS
+            .iter()
+            .find_map(|path| std::fs::read_to_string(path).ok());
         pem = found.ok_or_else(|| invalid("system_root_certs: no root certificates found"))?;
     } else {
         return Ok(None);
     }
-    TrustBundle::from_pem(&pem).map(Some).map_err(|error| invalid(format!("trusted_ca: {error}")))
+    TrustBundle::from_pem(&pem)
+        .map(Some)
+        .map_err(|error| invalid(format!("trusted_ca: {error}")))
 }
 
 fn refuse_unsupported(validation: &Validation) -> Result<(), TlsError> {
@@ -95,7 +111,9 @@ fn refuse_unsupported(validation: &Validation) -> Result<(), TlsError> {
         ("allow_expired_certificate", validation.allow_expired),
     ];
     match refused.iter().find(|(_, set)| *set) {
-        Some((field, _)) => Err(invalid(format!("validation_context.{field}: is not supported"))),
+        Some((field, _)) => Err(invalid(format!(
+            "validation_context.{field}: is not supported"
+        ))),
         None => Ok(()),
     }
 }
@@ -129,7 +147,11 @@ pub fn server_verifier(
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     let validation = validation.unwrap_or_default();
     refuse_unsupported(&validation)?;
-    let expected = if name_must_match { Expected::ServerName } else { Expected::Any };
+    let expected = if name_must_match {
+        Expected::ServerName
+    } else {
+        Expected::Any
+    };
     Ok(Arc::new(ServerVerifier {
         chain: roots(&validation)?.map(|roots| MeshServerVerifier::new(roots, expected)),
         lenient: validation.accept_untrusted,

@@ -38,7 +38,11 @@ impl Proxy {
         let (drain, watch) = daemon::drain::Drain::new();
         let thread = std::thread::spawn(move || proxy::run(bootstrap, options, watch));
         let addresses = wait_ready(&notices);
-        Proxy { drain: Some(drain), thread: Some(thread), addresses }
+        Proxy {
+            drain: Some(drain),
+            thread: Some(thread),
+            addresses,
+        }
     }
 
     pub fn address(&self, listener: &str) -> SocketAddr {
@@ -53,7 +57,10 @@ impl Proxy {
 fn wait_ready(notices: &Receiver<Notice>) -> BTreeMap<String, SocketAddr> {
     let mut addresses = BTreeMap::new();
     loop {
-        match notices.recv_timeout(PATIENCE).expect("the proxy does not become ready") {
+        match notices
+            .recv_timeout(PATIENCE)
+            .expect("the proxy does not become ready")
+        {
             Notice::Listening { name, address } => {
                 addresses.insert(name.to_string(), address);
             }
@@ -104,9 +111,14 @@ pub fn http_listener(routes: Value, more: Value) -> Value {
         {"filters": [hcm(routes, more)]}]})
 }
 
+/// The type URL of one of Envoy's extensions.
+pub fn any(message: &str) -> String {
+    format!("type.googleapis.com/envoy.extensions.{message}")
+}
+
 pub fn hcm(routes: Value, more: Value) -> Value {
     let mut config = json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": any("filters.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": "test",
         "route_config": {"name": "r", "validate_clusters": false, "virtual_hosts": [
             {"name": "all", "domains": ["*"], "routes": routes}]},
@@ -183,7 +195,8 @@ pub fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
     let header = |name: &str| {
         head.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+            key.eq_ignore_ascii_case(name)
+                .then(|| value.trim().to_owned())
         })
     };
     let mut body = Vec::new();

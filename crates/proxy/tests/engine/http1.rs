@@ -13,7 +13,10 @@ fn to(cluster_name: &str) -> Value {
 fn simple(upstream: SocketAddr, concurrency: usize) -> Proxy {
     let listener = http_listener(to("up"), json!({"use_remote_address": true}));
     let clusters = json!([cluster("up", upstream, json!({}))]);
-    Proxy::start(json!({"listeners": [listener], "clusters": clusters}), concurrency)
+    Proxy::start(
+        json!({"listeners": [listener], "clusters": clusters}),
+        concurrency,
+    )
 }
 
 fn get(proxy: &Proxy, path: &str) -> String {
@@ -57,10 +60,21 @@ fn keeps_connections_and_serves_pipelined_requests_in_order() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 3, "{answer}");
-    assert!(answer.contains("\r\n\r\nabcde") || answer.contains("abcde"), "{answer}");
-    let at = |text: &str| answer.find(text).unwrap_or_else(|| panic!("{text} in {answer}"));
+    assert!(
+        answer.contains("\r\n\r\nabcde") || answer.contains("abcde"),
+        "{answer}"
+    );
+    let at = |text: &str| {
+        answer
+            .find(text)
+            .unwrap_or_else(|| panic!("{text} in {answer}"))
+    };
     assert!(at("GET /1") < at("POST /2") && at("POST /2") < at("GET /3"));
-    assert_eq!(answer.matches("#0\n").count(), 3, "one upstream connection serves all");
+    assert_eq!(
+        answer.matches("#0\n").count(),
+        3,
+        "one upstream connection serves all"
+    );
 }
 
 #[test]
@@ -113,8 +127,12 @@ fn answers_itself_as_envoy_does() {
     let listener = http_listener(routes, json!({}));
     let proxy = Proxy::start(json!({"listeners": [listener], "clusters": clusters}), 1);
     for (path, want, part) in [
-        ("/closed", "503", "reset reason: remote connection failure, transport failure reason: \
-                            delayed connect error: Connection refused"),
+        (
+            "/closed",
+            "503",
+            "reset reason: remote connection failure, transport failure reason: \
+                            delayed connect error: Connection refused",
+        ),
         ("/silent", "504", "upstream request timeout"),
         ("/hangs-up", "503", "reset reason: connection termination"),
         ("/nonsense", "502", "reset reason: protocol error"),
@@ -125,7 +143,10 @@ fn answers_itself_as_envoy_does() {
         ("/nowhere", "404", "content-length: 0"),
     ] {
         let answer = get(&proxy, path);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {want} ")), "{path}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {want} ")),
+            "{path}: {answer}"
+        );
         assert!(answer.contains(part), "{path}: {part:?} in {answer}");
     }
 }
@@ -133,11 +154,16 @@ fn answers_itself_as_envoy_does() {
 #[test]
 fn retries_on_another_connection_with_the_whole_body() {
     let flaky = upstream(|mut stream, number| {
-        let Some((_, body)) = read_request(&mut stream) else { return };
+        let Some((_, body)) = read_request(&mut stream) else {
+            return;
+        };
         if number < 2 {
             return;
         }
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
         stream.write_all(answer.as_bytes()).unwrap();
     });
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "up", "retry_policy": {
@@ -145,19 +171,31 @@ fn retries_on_another_connection_with_the_whole_body() {
     let clusters = json!([cluster("up", flaky, json!({}))]);
     let listener = http_listener(routes, json!({}));
     let proxy = Proxy::start(json!({"listeners": [listener], "clusters": clusters}), 1);
-    let request = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
+    let request =
+        "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
     let answer = exchange(proxy.address("http"), request.as_bytes());
-    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("hello"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("hello"),
+        "{answer}"
+    );
 }
 
 #[test]
 fn websockets_become_tunnels_and_early_bytes_wait() {
     let echo = upstream(|mut stream, _| {
         let (head, _) = read_request(&mut stream).unwrap();
-        assert!(head.to_ascii_lowercase().contains("upgrade: websocket"), "{head}");
-        stream.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+        assert!(
+            head.to_ascii_lowercase().contains("upgrade: websocket"),
+            "{head}"
+        );
+        stream
+            .set_read_timeout(Some(std::time::Duration::from_millis(200)))
+            .unwrap();
         let early = stream.read(&mut [0; 16]);
-        assert!(early.is_err(), "bytes before the upgrade was accepted: {early:?}");
+        assert!(
+            early.is_err(),
+            "bytes before the upgrade was accepted: {early:?}"
+        );
         stream.set_read_timeout(None).unwrap();
         let accept = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
                       Upgrade: websocket\r\n\r\n";
@@ -175,19 +213,29 @@ fn websockets_become_tunnels_and_early_bytes_wait() {
     let clusters = json!([cluster("up", echo, json!({}))]);
     let proxy = Proxy::start(json!({"listeners": [listener], "clusters": clusters}), 1);
     let mut stream = connect(proxy.address("http"));
-    let request = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    stream.write_all(format!("{request}early").as_bytes()).unwrap();
+    let request =
+        "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream
+        .write_all(format!("{request}early").as_bytes())
+        .unwrap();
     let head = read_until(&mut stream, "\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert!(head.contains("upgrade: websocket"), "{head}");
     stream.write_all(b" bird").unwrap();
     assert_eq!(read_until(&mut stream, "bird"), "early bird");
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(stream.read(&mut [0; 8]).unwrap_or(0), 0, "the tunnel ends with its client");
+    assert_eq!(
+        stream.read(&mut [0; 8]).unwrap_or(0),
+        0,
+        "the tunnel ends with its client"
+    );
 
     let refused = simple(echo_upstream(), 1);
     let answer = exchange(refused.address("http"), request.as_bytes());
-    assert!(answer.starts_with("HTTP/1.1 403 "), "not configured: {answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 403 "),
+        "not configured: {answer}"
+    );
 }
 
 #[test]
@@ -197,18 +245,25 @@ fn expect_continue_is_answered_at_once() {
     let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\
                 Connection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
-    assert_eq!(read_until(&mut stream, "\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(
+        read_until(&mut stream, "\r\n\r\n"),
+        "HTTP/1.1 100 Continue\r\n\r\n"
+    );
     stream.write_all(b"ok").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"),
+        "{answer}"
+    );
 }
 
 #[test]
 fn drain_finishes_what_is_in_flight_and_closes_the_rest() {
     let proxy = simple(echo_upstream(), 1);
     let mut idle = connect(proxy.address("http"));
-    idle.write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    idle.write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
     let first = read_until(&mut idle, "\r\n\r\n");
     assert!(!first.contains("connection: close"), "{first}");
     proxy.start_drain();

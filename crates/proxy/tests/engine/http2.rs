@@ -19,7 +19,10 @@ fn streaming_upstream() -> SocketAddr {
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((stream, _)) = listener.accept().await {
@@ -43,7 +46,9 @@ async fn echo(
         return respond.send_reset(h2::Reason::ENHANCE_YOUR_CALM);
     }
     let mut body = request.into_body();
-    let mut send = respond.send_response(http::Response::new(()), false).unwrap();
+    let mut send = respond
+        .send_response(http::Response::new(()), false)
+        .unwrap();
     while let Some(Ok(bytes)) = body.data().await {
         let _ = body.flow_control().release_capacity(bytes.len());
         send.send_data(bytes, false).unwrap();
@@ -62,19 +67,29 @@ async fn client(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
 
 fn request(path: &str) -> http::Request<()> {
     let uri = format!("http://a.test{path}");
-    http::Request::post(uri).header("te", "trailers").body(()).unwrap()
+    http::Request::post(uri)
+        .header("te", "trailers")
+        .body(())
+        .unwrap()
 }
 
 #[test]
 fn streams_both_ways_with_trailers() {
     let proxy = start(streaming_upstream(), http2());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut send = client(proxy.address("http")).await;
         let (response, mut stream) = send.send_request(request("/x"), false).unwrap();
         stream.send_data(Bytes::from_static(b"one"), false).unwrap();
         let mut body = response.await.unwrap().into_body();
-        assert_eq!(body.data().await.unwrap().unwrap(), "one", "before the request has ended");
+        assert_eq!(
+            body.data().await.unwrap().unwrap(),
+            "one",
+            "before the request has ended"
+        );
         stream.send_data(Bytes::from_static(b"two"), true).unwrap();
         assert_eq!(body.data().await.unwrap().unwrap(), "two");
         while let Some(Ok(more)) = body.data().await {
@@ -92,13 +107,19 @@ fn streams_both_ways_with_trailers() {
 #[test]
 fn http2_to_http1_and_many_streams() {
     let proxy = start(echo_upstream(), json!({}));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut send = client(proxy.address("http")).await;
         let mut answers = Vec::new();
         for number in 0..50 {
             let path = format!("/{number}");
-            answers.push((path.clone(), send.send_request(request(&path), true).unwrap().0));
+            answers.push((
+                path.clone(),
+                send.send_request(request(&path), true).unwrap().0,
+            ));
         }
         for (path, answer) in answers {
             let response = answer.await.unwrap();
@@ -121,7 +142,10 @@ fn an_upstream_that_says_goaway_loses_no_request() {
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((stream, _)) = listener.accept().await {
@@ -137,11 +161,19 @@ fn an_upstream_that_says_goaway_loses_no_request() {
         });
     });
     let proxy = start(address, http2());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut send = client(proxy.address("http")).await;
         for number in 0..20 {
-            let response = send.send_request(request("/x"), true).unwrap().0.await.unwrap();
+            let response = send
+                .send_request(request("/x"), true)
+                .unwrap()
+                .0
+                .await
+                .unwrap();
             assert_eq!(response.status(), 200, "request {number}");
         }
     });

@@ -76,10 +76,15 @@ fn a_restored_destination_finds_its_listener_and_its_host() {
     ]);
     let listeners = json!([virtual_listener, by_port]);
     let proxy = Proxy::start(json!({"listeners": listeners, "clusters": clusters}), 1);
-    for (destination, want) in [(format!("127.0.0.1 {port}"), "hi"), ("127.0.0.1 1".into(), "other")] {
+    for (destination, want) in [
+        (format!("127.0.0.1 {port}"), "hi"),
+        ("127.0.0.1 1".into(), "other"),
+    ] {
         let (ip, port) = destination.split_once(' ').unwrap();
         let mut stream = connect(proxy.address("virtual"));
-        stream.write_all(format!("PROXY TCP4 9.9.9.9 {ip} 1 {port}\r\nhi").as_bytes()).unwrap();
+        stream
+            .write_all(format!("PROXY TCP4 9.9.9.9 {ip} 1 {port}\r\nhi").as_bytes())
+            .unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         let mut got = String::new();
         stream.read_to_string(&mut got).unwrap();

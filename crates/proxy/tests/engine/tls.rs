@@ -15,13 +15,16 @@ pub struct Certificates {
 impl Certificates {
     pub fn new() -> Certificates {
         let now = jiff::Timestamp::now();
-        let authority = Authority::create(&TrustDomain::new("cluster.local").unwrap(), now).unwrap();
+        let authority =
+            Authority::create(&TrustDomain::new("cluster.local").unwrap(), now).unwrap();
         Certificates { authority, now }
     }
 
     /// `common_tls_context` of a workload that trusts the authority and these peers.
     pub fn context(&self, account: &str, peers: Value, alpn: Value) -> Value {
-        let id: SpiffeId = format!("spiffe://cluster.local/ns/a/sa/{account}").parse().unwrap();
+        let id: SpiffeId = format!("spiffe://cluster.local/ns/a/sa/{account}")
+            .parse()
+            .unwrap();
         let key = Key::generate().unwrap();
         let csr = pki::csr::create(&key, &id).unwrap();
         let ttl = Duration::from_secs(3600);
@@ -57,7 +60,11 @@ fn to_up() -> Value {
 }
 
 fn server(certificates: &Certificates) -> Proxy {
-    let context = certificates.context("server", json!([{"prefix": "spiffe://cluster.local/"}]), json!(["h2", "http/1.1"]));
+    let context = certificates.context(
+        "server",
+        json!([{"prefix": "spiffe://cluster.local/"}]),
+        json!(["h2", "http/1.1"]),
+    );
     let hcm = hcm(
         to_up(),
         json!({"forward_client_cert_details": "APPEND_FORWARD",
@@ -65,8 +72,8 @@ fn server(certificates: &Certificates) -> Proxy {
     );
     let listener = json!({
         "name": "https", "address": any_port(),
-        "listener_filters": [{"name": "tls", "typed_config": {"@type":
-            "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"}}],
+        "listener_filters": [{"name": "tls", "typed_config": {
+            "@type": any("filters.listener.tls_inspector.v3.TlsInspector")}}],
         "filter_chains": [{
             "filter_chain_match": {"transport_protocol": "tls"},
             "transport_socket": socket("DownstreamTlsContext", json!({
@@ -78,7 +85,11 @@ fn server(certificates: &Certificates) -> Proxy {
 }
 
 fn client(certificates: &Certificates, server: &Proxy, peer: &str, more: Value) -> Proxy {
-    let alpn = if more == json!({}) { json!(["istio", "http/1.1"]) } else { json!(["h2"]) };
+    let alpn = if more == json!({}) {
+        json!(["istio", "http/1.1"])
+    } else {
+        json!(["h2"])
+    };
     let context = certificates.context("client", json!([{"exact": peer}]), alpn);
     let mut cluster_more = json!({"transport_socket": socket("UpstreamTlsContext", json!({
         "common_tls_context": context, "sni": "server.test"}))});
@@ -101,14 +112,28 @@ fn identities_are_verified_and_passed_on() {
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{name}: {answer}");
         let part = "x-forwarded-client-cert: By=spiffe://cluster.local/ns/a/sa/server;Hash=";
         assert!(answer.contains(part), "{name}: {answer}");
-        assert!(answer.contains(";URI=spiffe://cluster.local/ns/a/sa/client"), "{name}: {answer}");
+        assert!(
+            answer.contains(";URI=spiffe://cluster.local/ns/a/sa/client"),
+            "{name}: {answer}"
+        );
     }
-    let wrong = client(&certificates, &server, "spiffe://cluster.local/ns/a/sa/other", json!({}));
+    let wrong = client(
+        &certificates,
+        &server,
+        "spiffe://cluster.local/ns/a/sa/other",
+        json!({}),
+    );
     let answer = exchange(wrong.address("http"), REQUEST);
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("TLS_error"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("TLS_error"),
+        "{answer}"
+    );
     let stranger = client(&Certificates::new(), &server, right, json!({}));
     let answer = exchange(stranger.address("http"), REQUEST);
-    assert!(answer.starts_with("HTTP/1.1 503 "), "another authority: {answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 "),
+        "another authority: {answer}"
+    );
     let plain = exchange(server.address("https"), REQUEST);
     assert_eq!(plain, "", "plain text has no filter chain");
 }

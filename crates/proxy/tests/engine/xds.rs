@@ -37,8 +37,11 @@ impl Server {
         let (refuse, refused) = channel();
         let (accept, accepted) = channel();
         let senders = Arc::new(Mutex::new((refuse, accept)));
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let guard = runtime.enter();
         let socket = tokio::net::UnixListener::bind(&path).unwrap();
         drop(guard);
@@ -48,7 +51,14 @@ impl Server {
             Limits::default(),
             std::future::pending(),
         ));
-        Server { resources, refused, accepted, path, _folder: folder, runtime }
+        Server {
+            resources,
+            refused,
+            accepted,
+            path,
+            _folder: folder,
+            runtime,
+        }
     }
 
     fn set<M: Message + prost::Name + Default>(&self, kind: ResourceType, values: Vec<Value>) {
@@ -62,11 +72,14 @@ impl Server {
     }
 
     fn set_routes(&self, body: &str) {
-        self.set::<route::RouteConfiguration>(ResourceType::Route, vec![json!({
+        self.set::<route::RouteConfiguration>(
+            ResourceType::Route,
+            vec![json!({
             "name": "routes", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
                 {"match": {"prefix": "/direct"}, "direct_response": {
                     "status": 200, "body": {"inline_string": body}}},
-                {"match": {"prefix": "/"}, "route": {"cluster": "up"}}]}]})]);
+                {"match": {"prefix": "/"}, "route": {"cluster": "up"}}]}]})],
+        );
     }
 
     fn set_listener(&self, more: Value) {
@@ -75,15 +88,24 @@ impl Server {
             "config_source": {"ads": {}, "resource_api_version": "V3"}}});
         merge(&mut config, more);
         let mut filter = hcm(json!([]), config);
-        filter["typed_config"].as_object_mut().unwrap().remove("route_config");
-        self.set::<listener::Listener>(ResourceType::Listener, vec![json!({
-            "name": "http", "address": any_port(), "filter_chains": [{"filters": [filter]}]})]);
+        filter["typed_config"]
+            .as_object_mut()
+            .unwrap()
+            .remove("route_config");
+        self.set::<listener::Listener>(
+            ResourceType::Listener,
+            vec![json!({
+            "name": "http", "address": any_port(), "filter_chains": [{"filters": [filter]}]})],
+        );
     }
 
     fn set_upstream(&self, upstream: SocketAddr) {
-        self.set::<endpoint::ClusterLoadAssignment>(ResourceType::Endpoint, vec![json!({
+        self.set::<endpoint::ClusterLoadAssignment>(
+            ResourceType::Endpoint,
+            vec![json!({
             "cluster_name": "up", "endpoints": [{"lb_endpoints": [
-                {"endpoint": {"address": address(upstream)}}]}]})]);
+                {"endpoint": {"address": address(upstream)}}]}]})],
+        );
     }
 
     fn set_clusters(&self, more: Value) {
@@ -110,13 +132,21 @@ impl Server {
 }
 
 fn hash(all: &BTreeMap<ResourceType, Vec<prost_types::Any>>) -> usize {
-    let bytes: Vec<u8> = all.values().flatten().flat_map(|any| any.value.clone()).collect();
+    let bytes: Vec<u8> = all
+        .values()
+        .flatten()
+        .flat_map(|any| any.value.clone())
+        .collect();
     xxhash_rust::xxh64::xxh64(&bytes, 0) as usize
 }
 
 type Watch = tokio::sync::watch::Receiver<BTreeMap<ResourceType, Vec<prost_types::Any>>>;
-type Senders =
-    Arc<Mutex<(std::sync::mpsc::Sender<String>, std::sync::mpsc::Sender<(String, String)>)>>;
+type Senders = Arc<
+    Mutex<(
+        std::sync::mpsc::Sender<String>,
+        std::sync::mpsc::Sender<(String, String)>,
+    )>,
+>;
 
 async fn serve(
     mut call: Call,
@@ -146,7 +176,9 @@ async fn serve(
         let version = hash(&all).to_string();
         for type_url in subscribed.keys() {
             let kind = ResourceType::from_type_url(type_url).unwrap();
-            let Some(resources) = all.get(&kind) else { continue };
+            let Some(resources) = all.get(&kind) else {
+                continue;
+            };
             let response = DiscoveryResponse {
                 version_info: version.clone(),
                 nonce: version.clone(),
@@ -163,7 +195,13 @@ async fn serve(
     }
 }
 
-fn start(server: &Server) -> (SocketAddr, daemon::drain::Drain, std::thread::JoinHandle<()>) {
+fn start(
+    server: &Server,
+) -> (
+    SocketAddr,
+    daemon::drain::Drain,
+    std::thread::JoinHandle<()>,
+) {
     let bootstrap = json!({
         "node": {"id": "test", "cluster": "test"},
         "dynamic_resources": {
@@ -192,7 +230,10 @@ fn start(server: &Server) -> (SocketAddr, daemon::drain::Drain, std::thread::Joi
     let thread = std::thread::spawn(move || proxy::run(bootstrap, options, watch).unwrap());
     let mut address = None;
     loop {
-        match notices.recv_timeout(PATIENCE).expect("the proxy does not become ready") {
+        match notices
+            .recv_timeout(PATIENCE)
+            .expect("the proxy does not become ready")
+        {
             Notice::Listening { address: at, .. } => address = Some(at),
             Notice::Ready => return (address.unwrap(), drain, thread),
             Notice::Admin(_) => {}
@@ -208,11 +249,16 @@ fn get(address: SocketAddr, path: &str) -> String {
 #[test]
 fn warms_updates_and_refuses() {
     let server = Server::start();
-    let (first, second) = (echo_upstream(), upstream(|mut stream, _| {
-        while read_request(&mut stream).is_some() {
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond").unwrap();
-        }
-    }));
+    let (first, second) = (
+        echo_upstream(),
+        upstream(|mut stream, _| {
+            while read_request(&mut stream).is_some() {
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond")
+                    .unwrap();
+            }
+        }),
+    );
     server.set_clusters(json!({}));
     server.set_upstream(first);
     server.set_routes("one");
@@ -224,7 +270,8 @@ fn warms_updates_and_refuses() {
     // An idle connection outlives route and endpoint updates and sees them.
     let mut kept = connect(address);
     let mut ask = |path: &str, end: &str| {
-        kept.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+        kept.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())
+            .unwrap();
         read_until(&mut kept, end)
     };
     ask("/direct", "one");
@@ -253,7 +300,10 @@ fn warms_updates_and_refuses() {
     // What is refused is named, and what was in force stays.
     server.set_clusters(json!({"lrs_server": {"ads": {}}}));
     let refused = server.refused.recv_timeout(PATIENCE).unwrap();
-    assert!(refused.contains("cluster 'up'") && refused.contains("lrs_server"), "{refused}");
+    assert!(
+        refused.contains("cluster 'up'") && refused.contains("lrs_server"),
+        "{refused}"
+    );
     assert!(get(address, "/x").ends_with("second"));
 
     // A removed listener closes its port.
@@ -275,22 +325,27 @@ fn secrets_come_over_their_own_stream_and_are_replaced_in_place() {
     let (old, new) = (Certificates::new(), Certificates::new());
     let secrets = |certificates: &Certificates| {
         let context = certificates.context("server", json!([]), json!(["http/1.1"]));
-        server.set::<envoy_api::tls::Secret>(ResourceType::Secret, vec![
-            json!({"name": "default", "tls_certificate": context["tls_certificates"][0]}),
-            json!({"name": "ROOTCA", "validation_context": {
+        server.set::<envoy_api::tls::Secret>(
+            ResourceType::Secret,
+            vec![
+                json!({"name": "default", "tls_certificate": context["tls_certificates"][0]}),
+                json!({"name": "ROOTCA", "validation_context": {
                 "trusted_ca": context["validation_context"]["trusted_ca"]}}),
-        ]);
+            ],
+        );
     };
     secrets(&old);
-    let sds = |name: &str| json!({"name": name, "sds_config": {
+    let sds = |name: &str| {
+        json!({"name": name, "sds_config": {
         "resource_api_version": "V3", "initial_fetch_timeout": "0s",
         "api_config_source": {"api_type": "GRPC", "transport_api_version": "V3",
-            "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}]}}});
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}]}}})
+    };
     let listener = json!({"name": "https", "address": any_port(), "filter_chains": [{
         "filters": [hcm(json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]),
             json!({}))],
         "transport_socket": {"name": "tls", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "@type": any("transport_sockets.tls.v3.DownstreamTlsContext"),
             "require_client_certificate": true,
             "common_tls_context": {
                 "tls_certificate_sds_secret_configs": [sds("default")],
@@ -300,13 +355,20 @@ fn secrets_come_over_their_own_stream_and_are_replaced_in_place() {
         "typed_extension_protocol_options": http2()["typed_extension_protocol_options"],
         "load_assignment": {"cluster_name": "sds-grpc", "endpoints": [{"lb_endpoints": [
             {"endpoint": {"address": {"pipe": {"path": server.path}}}}]}]}});
-    let proxy = Proxy::start(json!({"listeners": [listener], "clusters": [sds_cluster]}), 1);
+    let proxy = Proxy::start(
+        json!({"listeners": [listener], "clusters": [sds_cluster]}),
+        1,
+    );
     let ask = |certificates: &Certificates| {
         let context = certificates.context("client", json!([]), json!(["http/1.1"]));
-        let up = cluster("up", proxy.address("https"), json!({"transport_socket": {
+        let up = cluster(
+            "up",
+            proxy.address("https"),
+            json!({"transport_socket": {
             "name": "tls", "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                "common_tls_context": context}}}));
+                "@type": any("transport_sockets.tls.v3.UpstreamTlsContext"),
+                "common_tls_context": context}}}),
+        );
         let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "up"}}]);
         let listener = http_listener(routes, json!({}));
         let client = Proxy::start(json!({"listeners": [listener], "clusters": [up]}), 1);
@@ -316,8 +378,14 @@ fn secrets_come_over_their_own_stream_and_are_replaced_in_place() {
     assert!(ask(&new).starts_with("HTTP/1.1 503"), "another authority");
     secrets(&new);
     server.wait_accepted(ResourceType::Secret);
-    assert!(ask(&new).starts_with("HTTP/1.1 200"), "the new secrets, without a new listener");
-    assert!(ask(&old).starts_with("HTTP/1.1 503"), "the old authority is gone");
+    assert!(
+        ask(&new).starts_with("HTTP/1.1 200"),
+        "the new secrets, without a new listener"
+    );
+    assert!(
+        ask(&old).starts_with("HTTP/1.1 503"),
+        "the old authority is gone"
+    );
     drop(proxy);
     server.runtime.shutdown_background();
 }

@@ -47,9 +47,9 @@ impl Loads {
         Loads::over(endpoints, 0.0, excluded)
     }
 
-    fn over(endpoints: &Endpoints, panic_threshold: f64, excluded: &[u32]) -> Loads {
-        let factor = endpoints.overprovisioning_factor;
-        let health: Vec<Health> = endpoints
+    /// Of each priority; the excluded have no hosts.
+    fn health(endpoints: &Endpoints, excluded: &[u32]) -> Vec<Health> {
+        endpoints
             .priorities
             .iter()
             .enumerate()
@@ -70,7 +70,12 @@ impl Loads {
                     total: priority.hosts.len() as u32,
                 }
             })
-            .collect();
+            .collect()
+    }
+
+    fn over(endpoints: &Endpoints, panic_threshold: f64, excluded: &[u32]) -> Loads {
+        let factor = endpoints.overprovisioning_factor;
+        let health = Loads::health(endpoints, excluded);
         let healthy: Vec<u32> = health
             .iter()
             .map(|h| h.available(h.healthy, factor))
@@ -86,17 +91,13 @@ impl Loads {
         };
         if total == 0 && panic_threshold == 0.0 && excluded.is_empty() {
             // Panic is switched off: the first priority answers for all, with nobody.
-            let mut loads = Loads {
-                healthy: vec![0; health.len()],
+            let mut healthy = vec![0; health.len()];
+            healthy.iter_mut().take(1).for_each(|load| *load = 100);
+            return Loads {
+                healthy,
                 degraded: vec![0; health.len()],
                 panic: vec![false; health.len()],
             };
-            loads
-                .healthy
-                .iter_mut()
-                .take(1)
-                .for_each(|load| *load = 100);
-            return loads;
         }
         if total == 0 {
             return Loads::total_panic(&health);

@@ -1,4 +1,5 @@
-//! HTTP/1.1, our own: a strict head over httparse, framing by us, one buffer in, vectored writes out.
+//! HTTP/1.1, our own: a strict head over httparse, framing by us, one buffer in, vectored writes
+//! out.
 mod chunked;
 pub mod parse;
 mod reader;
@@ -16,7 +17,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { head_bytes: 60 * 1024, headers: 100 }
+        Limits {
+            head_bytes: 60 * 1024,
+            headers: 100,
+        }
     }
 }
 

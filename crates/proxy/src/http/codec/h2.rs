@@ -31,10 +31,7 @@ impl Receiver {
         self.done
     }
 
-    pub fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Frame>, CodecError>> {
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, CodecError>> {
         if self.done {
             return Poll::Ready(Ok(None));
         }
@@ -74,7 +71,12 @@ pub struct Sender {
 
 impl Sender {
     pub fn new(stream: SendStream<Bytes>) -> Sender {
-        Sender { stream, queue: VecDeque::new(), queued: 0, end: None }
+        Sender {
+            stream,
+            queue: VecDeque::new(),
+            queued: 0,
+            end: None,
+        }
     }
 
     pub fn queued(&self) -> usize {
@@ -117,15 +119,21 @@ impl Sender {
             if last {
                 self.end = None;
             }
-            self.stream.send_data(piece, last).map_err(|e| stream_error(&e))?;
+            self.stream
+                .send_data(piece, last)
+                .map_err(|e| stream_error(&e))?;
         }
         match self.end.take() {
             None => {}
             Some(End::Data) => {
-                self.stream.send_data(Bytes::new(), true).map_err(|e| stream_error(&e))?;
+                self.stream
+                    .send_data(Bytes::new(), true)
+                    .map_err(|e| stream_error(&e))?;
             }
             Some(End::Trailers(map)) => {
-                self.stream.send_trailers(map).map_err(|e| stream_error(&e))?;
+                self.stream
+                    .send_trailers(map)
+                    .map_err(|e| stream_error(&e))?;
             }
         }
         Poll::Ready(Ok(()))
@@ -150,7 +158,11 @@ pub fn stream_error(error: &h2::Error) -> CodecError {
     }
     // A stream beyond the last one that an orderly GOAWAY names was not processed.
     if error.is_go_away() && error.reason() == Some(Reason::NO_ERROR) {
-        return if error.is_remote() { CodecError::Refused } else { CodecError::Closed };
+        return if error.is_remote() {
+            CodecError::Refused
+        } else {
+            CodecError::Closed
+        };
     }
     match error.reason() {
         Some(reason) => reset(reason),
@@ -208,14 +220,21 @@ fn method_bytes(method: &http::Method) -> Bytes {
 
 fn join_cookies(headers: &mut Headers) {
     if headers.get_all("cookie").nth(1).is_some() {
-        let joined = headers.get_all("cookie").collect::<Vec<_>>().join(&b"; "[..]);
+        let joined = headers
+            .get_all("cookie")
+            .collect::<Vec<_>>()
+            .join(&b"; "[..]);
         headers.set("cookie", &joined);
     }
 }
 
 pub fn response_head(parts: &http::response::Parts) -> ResponseHead {
     let headers = headers_of(&parts.headers);
-    ResponseHead { status: parts.status.as_u16(), protocol: Protocol::Http2, headers }
+    ResponseHead {
+        status: parts.status.as_u16(),
+        protocol: Protocol::Http2,
+        headers,
+    }
 }
 
 /// A request for the `h2` client; an error names what it cannot carry.
@@ -263,7 +282,10 @@ fn header_map(headers: &Headers) -> HeaderMap {
 }
 
 fn headers_of(map: &HeaderMap) -> Headers {
-    let bytes = map.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let bytes = map
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
     let mut headers = Headers::with_capacity(map.len() + 8, bytes);
     for (name, value) in map {
         headers.append(name.as_str(), value.as_bytes());

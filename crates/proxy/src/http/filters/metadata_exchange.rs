@@ -75,10 +75,9 @@ impl Config {
         let propagation = |methods: &[config::PropagationMethod]| {
             methods
                 .iter()
-                .find_map(|method| match &method.method_specifier {
-                    Some(Propagation::IstioHeaders(one)) => Some(one.skip_external_clusters),
-                    None => None,
-                })
+                .filter_map(|method| method.method_specifier.as_ref())
+                .map(|Propagation::IstioHeaders(one)| one.skip_external_clusters)
+                .next()
         };
         Some(Config {
             downstream_discovery,

@@ -15,7 +15,10 @@ pub fn apply(
     if mode == ForwardClientCert::AlwaysForwardOnly {
         return;
     }
-    let peer = connection.tls.as_deref().filter(|peer| !peer.certificate.is_empty());
+    let peer = connection
+        .tls
+        .as_deref()
+        .filter(|peer| !peer.certificate.is_empty());
     let Some(peer) = peer.filter(|_| mode != ForwardClientCert::Sanitize) else {
         headers.remove(NAME);
         return;

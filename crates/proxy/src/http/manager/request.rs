@@ -47,7 +47,10 @@ pub fn apply(
 ) {
     let secure = info.downstream.tls.is_some();
     strip_authority(head, info, config);
-    let any_internal = head.headers.iter().any(|(name, _)| starts_with_x_envoy(name));
+    let any_internal = head
+        .headers
+        .iter()
+        .any(|(name, _)| starts_with_x_envoy(name));
     if any_internal {
         head.headers.remove("x-envoy-internal");
     }
@@ -70,12 +73,14 @@ pub fn apply(
     }
     if edge {
         let client = info.client.ip().to_string();
-        head.headers.set("x-envoy-external-address", client.as_bytes());
+        head.headers
+            .set("x-envoy-external-address", client.as_bytes());
     }
     if config.add_user_agent && !node.cluster.is_empty() {
         let name = node.cluster.as_bytes();
         if !node.id.is_empty() {
-            head.headers.set("x-envoy-downstream-service-node", node.id.as_bytes());
+            head.headers
+                .set("x-envoy-downstream-service-node", node.id.as_bytes());
         }
         head.headers.set("x-envoy-downstream-service-cluster", name);
         if !head.headers.contains("user-agent") {
@@ -140,7 +145,9 @@ fn client_address(
     const XFF: &str = "x-forwarded-for";
     let hops = config.xff_num_trusted_hops as usize;
     if !config.use_remote_address {
-        let Some(forwarded) = head.headers.joined(XFF) else { return false };
+        let Some(forwarded) = head.headers.joined(XFF) else {
+            return false;
+        };
         let addresses = parse_forwarded(&forwarded);
         if let Some(address) = addresses.iter().rev().nth(hops).copied().flatten() {
             info.client.set_ip(address);
@@ -252,7 +259,10 @@ mod tests {
     #[test]
     fn uuids_have_their_version_and_shape() {
         let id = uuid(u64::MAX, 0);
-        assert_eq!(std::str::from_utf8(&id).unwrap(), "ffffffff-ffff-4fff-8000-000000000000");
+        assert_eq!(
+            std::str::from_utf8(&id).unwrap(),
+            "ffffffff-ffff-4fff-8000-000000000000"
+        );
     }
 
     #[test]

@@ -37,7 +37,15 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn reset(reason: ResetReason, sent: bool) -> Failure {
-        Failure { error: RequestError::Reset { reason, transport: None, retried: false }, reason, sent }
+        Failure {
+            error: RequestError::Reset {
+                reason,
+                transport: None,
+                retried: false,
+            },
+            reason,
+            sent,
+        }
     }
 }
 
@@ -64,7 +72,12 @@ impl ActiveRequest {
         host.block.active_requests.fetch_add(1, Ordering::Relaxed);
         host.block.requests_total.fetch_add(1, Ordering::Relaxed);
         let active = Active::request(&cluster.stats);
-        Some(ActiveRequest { cluster: cluster.clone(), priority, host: host.clone(), _active: active })
+        Some(ActiveRequest {
+            cluster: cluster.clone(),
+            priority,
+            host: host.clone(),
+            _active: active,
+        })
     }
 }
 
@@ -72,7 +85,10 @@ impl Drop for ActiveRequest {
     fn drop(&mut self) {
         let requests = &self.cluster.block.priority(self.priority).requests;
         requests.fetch_sub(1, Ordering::Relaxed);
-        self.host.block.active_requests.fetch_sub(1, Ordering::Relaxed);
+        self.host
+            .block
+            .active_requests
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -81,7 +97,11 @@ struct RetryPermit(Rc<Cluster>, RoutingPriority);
 
 impl Drop for RetryPermit {
     fn drop(&mut self) {
-        self.0.block.priority(self.1).retries.fetch_sub(1, Ordering::Relaxed);
+        self.0
+            .block
+            .priority(self.1)
+            .retries
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -116,27 +136,31 @@ pub(super) struct Plan {
 }
 
 impl Stream {
+    // tidy: long function: one loop over the attempts of a request.
     pub(super) async fn forward(&mut self, selected: Selected) -> Result<(), Ended> {
-        let Some(forward) = selected.forward() else { return Err(RequestError::NoRoute.into()) };
+        let Some(forward) = selected.forward() else {
+            return Err(RequestError::NoRoute.into());
+        };
         if let Some(kind) = self.head.upgrade.clone()
             && !self.upgrade_allowed(&kind, &selected)
         {
             self.downstream.close_after();
             return Err(RequestError::UpgradeNotAllowed.into());
         }
-        let status = forward.cluster_not_found_status;
-        let name = self.info.upstream.cluster.clone().or(selected.cluster.clone());
-        let cluster = name.as_deref().and_then(|name| self.session.worker.cluster(name));
-        let cluster = cluster.ok_or(RequestError::NoCluster { status })?;
+        let cluster = self.cluster_of(&selected, forward)?;
         let timeouts = selected.timeouts(&mut self.head);
         let mut plan = self.plan(&cluster, forward);
         selected.finalize_request(&mut self.head, &self.info, true);
         let suppress = self.http.filters.router.suppress_envoy_headers;
         timeouts.announce(&mut self.head, suppress, forward.max_grpc_timeout.is_some());
         let ended = self.downstream.incoming.is_done();
-        let keeps = plan.retry.as_ref().is_some_and(RetryState::is_enabled)
-            || !forward.mirrors.is_empty();
-        let limit = if keeps { selected.route.buffer_limit.unwrap_or(DEFAULT_REPLAY) } else { 0 };
+        let keeps =
+            plan.retry.as_ref().is_some_and(RetryState::is_enabled) || !forward.mirrors.is_empty();
+        let limit = if keeps {
+            selected.route.buffer_limit.unwrap_or(DEFAULT_REPLAY)
+        } else {
+            0
+        };
         let mut body = RequestBody::new(limit, ended);
         let mut timers = Timers::new(&timeouts, self.stream_idle(forward), &self.http);
         if self.expects_continue && !self.http.proxy_100_continue {
@@ -145,18 +169,16 @@ impl Stream {
         let include_count = selected.virtual_host.include_request_attempt_count;
         let mut permit: Option<RetryPermit> = None;
         loop {
-            self.info.attempt_count += 1;
-            if include_count {
-                let count = self.info.attempt_count.to_string();
-                self.head.headers.set("x-envoy-attempt-count", count.as_bytes());
-            }
+            self.count_attempt(include_count);
             if self.info.attempt_count > 1 {
                 let left = timeouts.after(plan.started.elapsed());
                 left.announce(&mut self.head, suppress, forward.max_grpc_timeout.is_some());
             }
             body.rewind();
             timers.begin_attempt();
-            let result = self.attempt(&selected, &mut plan, &mut body, &mut timers).await?;
+            let result = self
+                .attempt(&selected, &mut plan, &mut body, &mut timers)
+                .await?;
             let decision = self.judge(&mut plan, &body, &result, &mut permit);
             match (decision, result) {
                 (Decision::Retry { after }, _) => {
@@ -165,15 +187,16 @@ impl Stream {
                 }
                 (decision, Ok(answered)) => {
                     drop(permit.take());
+                    let flags = &mut self.info.response_flags;
                     if decision == Decision::Overflow {
-                        self.info.response_flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+                        flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
                     }
                     if decision == Decision::LimitExceeded {
-                        let flag = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
-                        self.info.response_flags.insert(flag);
+                        flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
                     }
-                    let relayed =
-                        self.relay((&selected, &plan), answered, &mut body, &mut timers).await;
+                    let relayed = self
+                        .relay((&selected, &plan), answered, &mut body, &mut timers)
+                        .await;
                     self.mirror(forward, &body);
                     return relayed;
                 }
@@ -192,6 +215,28 @@ impl Stream {
         }
     }
 
+    /// The cluster that a filter or the route chose.
+    fn cluster_of(
+        &self,
+        selected: &Selected,
+        forward: &Forward,
+    ) -> Result<Rc<Cluster>, RequestError> {
+        let chosen = self.info.upstream.cluster.as_ref();
+        let name = chosen.or(selected.cluster.as_ref());
+        let status = forward.cluster_not_found_status;
+        name.and_then(|name| self.session.worker.cluster(name))
+            .ok_or(RequestError::NoCluster { status })
+    }
+
+    fn count_attempt(&mut self, announce: bool) {
+        self.info.attempt_count += 1;
+        if announce {
+            let count = self.info.attempt_count.to_string();
+            let headers = &mut self.head.headers;
+            headers.set("x-envoy-attempt-count", count.as_bytes());
+        }
+    }
+
     fn plan(&mut self, cluster: &Rc<Cluster>, forward: &Forward) -> Plan {
         let hash = match forward.hash.is_empty() {
             true => None,
@@ -202,7 +247,9 @@ impl Stream {
             cluster: cluster.clone(),
             priority: forward.priority,
             hash: hash.as_ref().and_then(|one| one.hash),
-            set_cookie: hash.and_then(|one| one.set_cookie).map(|cookie| cookie.line),
+            set_cookie: hash
+                .and_then(|one| one.set_cookie)
+                .map(|cookie| cookie.line),
             tried: Vec::new(),
             retry,
             started: Instant::now(),
@@ -210,7 +257,9 @@ impl Stream {
     }
 
     fn stream_idle(&self, forward: &Forward) -> Option<Duration> {
-        forward.idle_timeout.unwrap_or(self.http.stream_idle_timeout)
+        forward
+            .idle_timeout
+            .unwrap_or(self.http.stream_idle_timeout)
     }
 
     /// What follows from an attempt's end; `Retry` takes a permit of the breaker.
@@ -222,7 +271,9 @@ impl Stream {
         held: &mut Option<RetryPermit>,
     ) -> Decision {
         let random = self.session.worker.random();
-        let Some(retry) = plan.retry.as_mut() else { return Decision::No };
+        let Some(retry) = plan.retry.as_mut() else {
+            return Decision::No;
+        };
         if !body.can_replay() || self.head.upgrade.is_some() {
             return Decision::No;
         }
@@ -256,7 +307,11 @@ impl Stream {
             if downstream.poll_gone(cx).is_ready() {
                 return Poll::Ready(Next::Gone);
             }
-            if timers.global.poll(cx).is_ready() { Poll::Ready(Next::Late) } else { Poll::Pending }
+            if timers.global.poll(cx).is_ready() {
+                Poll::Ready(Next::Late)
+            } else {
+                Poll::Pending
+            }
         })
         .await;
         match next {
@@ -293,7 +348,11 @@ impl Stream {
         let answered = match self.await_answer(exchange, body, timers).await {
             Ok(answered) => answered,
             Err(ended) => {
-                if self.info.response_flags.contains(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT) {
+                if self
+                    .info
+                    .response_flags
+                    .contains(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT)
+                {
                     plan.cluster.on_timeout(&host, random);
                 }
                 return Err(ended);
@@ -301,7 +360,8 @@ impl Stream {
         };
         Ok(match answered {
             Ok(mut answered) => {
-                plan.cluster.on_response(&host, answered.head.status, random);
+                plan.cluster
+                    .on_response(&host, answered.head.status, random);
                 answered.active = Some(active);
                 Ok(answered)
             }
@@ -320,7 +380,9 @@ impl Stream {
         body: &RequestBody,
         timers: &mut Timers,
     ) -> Result<Result<Exchange, Failure>, Ended> {
-        let pool = plan.cluster.pool(host, self.downstream.is_http2(), self.options(plan));
+        let pool = plan
+            .cluster
+            .pool(host, self.downstream.is_http2(), self.options(plan));
         let mut again = true;
         loop {
             let lease = match self.lease(&pool, plan.priority, timers).await? {
@@ -330,7 +392,8 @@ impl Stream {
                 }
                 Err(PoolFailure::Connect(failure)) => {
                     let random = self.session.worker.random();
-                    plan.cluster.on_connect_failure(host, failure.timeout, random);
+                    plan.cluster
+                        .on_connect_failure(host, failure.timeout, random);
                     return Ok(Err(self.connect_failed(failure)));
                 }
             };
@@ -370,13 +433,19 @@ impl Stream {
             let text = std::str::from_utf8(&authority).unwrap_or_default();
             Arc::from(host_of(text))
         });
-        ConnectOptions { alpn: self.info.upstream_alpn.clone(), server_name }
+        ConnectOptions {
+            alpn: self.info.upstream_alpn.clone(),
+            server_name,
+        }
     }
 
     fn sni_source(&self, plan: &Plan) -> Bytes {
         let header = plan.cluster.config.override_auto_sni_header.as_deref();
         let named = header.and_then(|name| self.head.header(name));
-        named.map_or_else(|| self.head.authority.clone(), |value| Bytes::from(value.into_owned()))
+        named.map_or_else(
+            || self.head.authority.clone(),
+            |value| Bytes::from(value.into_owned()),
+        )
     }
 
     fn connect_failed(&mut self, failure: ConnectFailure) -> Failure {
@@ -386,7 +455,15 @@ impl Stream {
         };
         self.info.upstream.transport_failure_reason = Some(failure.reason.clone());
         let transport = Some(failure.reason);
-        Failure { error: RequestError::Reset { reason, transport, retried: false }, reason, sent: false }
+        Failure {
+            error: RequestError::Reset {
+                reason,
+                transport,
+                retried: false,
+            },
+            reason,
+            sent: false,
+        }
     }
 
     fn note_connection(&mut self, connection: &crate::cluster::connect::UpstreamConnection) {
@@ -429,4 +506,3 @@ pub(super) fn failure_of(error: &CodecError, sent: bool) -> Failure {
     };
     Failure::reset(reason, sent)
 }
-

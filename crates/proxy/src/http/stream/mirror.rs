@@ -57,9 +57,13 @@ fn copy_of(head: &RequestHead, mirror: &Mirror) -> RequestHead {
         head.authority = Bytes::copy_from_slice(host.as_bytes());
     } else if !mirror.keep_host {
         let authority = head.authority.clone();
-        let port = authority.iter().rposition(|byte| *byte == b':').unwrap_or(authority.len());
-        head.authority =
-            [&authority[..port], b"-shadow", &authority[port..]].concat().into();
+        let port = authority
+            .iter()
+            .rposition(|byte| *byte == b':')
+            .unwrap_or(authority.len());
+        head.authority = [&authority[..port], b"-shadow", &authority[port..]]
+            .concat()
+            .into();
     }
     head
 }
@@ -92,14 +96,22 @@ impl Copy {
             exchange.send_data(bytes).ok()?;
         }
         exchange.finish(None).ok()?;
-        std::future::poll_fn(|cx| exchange.poll_flush(cx)).await.ok()?;
+        std::future::poll_fn(|cx| exchange.poll_flush(cx))
+            .await
+            .ok()?;
         loop {
-            let answer = std::future::poll_fn(|cx| exchange.poll_answer(cx)).await.ok()?;
+            let answer = std::future::poll_fn(|cx| exchange.poll_answer(cx))
+                .await
+                .ok()?;
             if matches!(answer, Answer::Head { .. }) {
                 break;
             }
         }
-        while std::future::poll_fn(|cx| exchange.poll_frame(cx)).await.ok()?.is_some() {}
+        while std::future::poll_fn(|cx| exchange.poll_frame(cx))
+            .await
+            .ok()?
+            .is_some()
+        {}
         exchange.end();
         Some(())
     }

@@ -14,8 +14,8 @@ use crate::cluster::pool::{Lease, Pool, PoolFailure};
 use crate::cluster::shared::RoutingPriority;
 use crate::http::codec::h1::BodyLength;
 use crate::http::codec::{CodecError, Frame, Incoming, Outgoing};
-use crate::http::filters::FilterStack;
 use crate::http::exchange::{Answer, Exchange};
+use crate::http::filters::FilterStack;
 use crate::http::local_reply::RequestError;
 use crate::http::replay::{HIGH_WATER, RequestBody, Side};
 use crate::http::request::ResponseHead;
@@ -176,6 +176,7 @@ impl Stream {
     }
 
     /// Sends the request and waits for response headers, both at once.
+    // tidy: long function: one select over both directions, then one arm for each step.
     pub(super) async fn await_answer(
         &mut self,
         mut exchange: Exchange,
@@ -236,7 +237,12 @@ impl Stream {
                     let now = self.info.elapsed();
                     self.info.durations.first_upstream_rx = Some(now);
                     self.info.bytes.received = body.received;
-                    return Ok(Ok(Answered { exchange, head, upgraded, active: None }));
+                    return Ok(Ok(Answered {
+                        exchange,
+                        head,
+                        upgraded,
+                        active: None,
+                    }));
                 }
                 Step::Failed(failure) => {
                     self.info.bytes.received = body.received;
@@ -251,7 +257,11 @@ impl Stream {
                     error @ (RequestError::PerTryTimeout | RequestError::PerTryIdleTimeout),
                 ) => {
                     let reason = ResetReason::PerTryTimeout;
-                    return Ok(Err(Failure { error, reason, sent: true }));
+                    return Ok(Err(Failure {
+                        error,
+                        reason,
+                        sent: true,
+                    }));
                 }
                 Step::Late(error) => {
                     self.info.bytes.received = body.received;
@@ -270,11 +280,20 @@ impl Stream {
         body: &mut RequestBody,
         timers: &mut Timers,
     ) -> Result<(), Ended> {
-        let Answered { mut exchange, mut head, upgraded, active } = answered;
+        let Answered {
+            mut exchange,
+            mut head,
+            upgraded,
+            active,
+        } = answered;
         timers.per_try.disarm();
         timers.per_try_idle.disarm();
         timers.idle.touch();
-        let upgrade = if upgraded { self.head.upgrade.clone() } else { None };
+        let upgrade = if upgraded {
+            self.head.upgrade.clone()
+        } else {
+            None
+        };
         let end = exchange.is_answered() && !upgraded;
         // As in Envoy: only where the whole request went before, and nobody forbade it.
         if body.is_finished() && self.head.upgrade.is_none() {
@@ -307,7 +326,8 @@ impl Stream {
     fn announce_service_time(&self, plan: &Plan, head: &mut ResponseHead) {
         if !self.http.filters.router.suppress_envoy_headers {
             let took = plan.started.elapsed().as_millis().to_string();
-            head.headers.set("x-envoy-upstream-service-time", took.as_bytes());
+            head.headers
+                .set("x-envoy-upstream-service-time", took.as_bytes());
         }
     }
 
@@ -338,7 +358,11 @@ impl Stream {
         timers: &mut Timers,
         tunnel: bool,
     ) -> Result<(), Ended> {
-        let mut response = Response { done: false, trailers: None, sent: 0 };
+        let mut response = Response {
+            done: false,
+            trailers: None,
+            sent: 0,
+        };
         let mut filters = self.filters.take();
         let mut observer = filters.as_mut().filter(|filters| filters.wants_data());
         let mut sending = !body.is_finished() || exchange.queued() > 0;
@@ -351,21 +375,25 @@ impl Stream {
                         Poll::Pending => {}
                         // A tunnel ends with its client, as in Envoy.
                         Poll::Ready(Ok(())) if tunnel => return Poll::Ready(Over::Client),
-                        Poll::Ready(Ok(())) | Poll::Ready(Err(Side::Upstream(_))) => sending = false,
+                        Poll::Ready(Ok(())) | Poll::Ready(Err(Side::Upstream(_))) => {
+                            sending = false
+                        }
                         Poll::Ready(Err(Side::Downstream(_))) => {
                             return Poll::Ready(Over::Client);
                         }
                     }
                 }
-                match response.poll(cx, exchange, &mut downstream.outgoing, observer.as_deref_mut()) {
+                match response.poll(
+                    cx,
+                    exchange,
+                    &mut downstream.outgoing,
+                    observer.as_deref_mut(),
+                ) {
                     Poll::Ready(Ok(())) => return Poll::Ready(Over::Complete),
                     Poll::Ready(Err(over)) => return Poll::Ready(over),
                     Poll::Pending => {}
                 }
-                if !sending
-                    && !tunnel
-                    && downstream.poll_gone(cx).is_ready()
-                {
+                if !sending && !tunnel && downstream.poll_gone(cx).is_ready() {
                     return Poll::Ready(Over::Client);
                 }
                 if response.sent + body.received != before {
@@ -436,7 +464,9 @@ impl Response {
     ) -> Poll<Result<(), Over>> {
         loop {
             if self.done {
-                return outgoing.poll_flush(cx).map(|result| result.map_err(|_| Over::Client));
+                return outgoing
+                    .poll_flush(cx)
+                    .map(|result| result.map_err(|_| Over::Client));
             }
             if outgoing.queued() > HIGH_WATER {
                 match outgoing.poll_flush(cx) {

@@ -188,6 +188,7 @@ fn foreign_settings(context: &mut Context, message: &cluster::Cluster) {
     context.error_at(place, "does not go with this lb_policy");
 }
 
+// tidy: long function: one arm for each policy.
 fn legacy(context: &mut Context, message: &cluster::Cluster) -> Policy {
     use inner::{LbConfig, LbPolicy};
     foreign_settings(context, message);
@@ -366,6 +367,7 @@ fn slow_start_of(
 }
 
 /// The first policy of the list that we know, as Envoy chooses.
+// tidy: long function: one arm for each policy.
 fn extension(
     context: &mut Context,
     message: &cluster::LoadBalancingPolicy,

@@ -116,6 +116,7 @@ fields! {
     }
 }
 
+// tidy: long function: one field after another.
 pub fn outlier_detection(
     context: &mut Context,
     message: &cluster::OutlierDetection,
@@ -312,14 +313,9 @@ fn checker(context: &mut Context, message: &core::HealthCheck) -> Option<HealthC
         }),
         Some(Wire::GrpcHealthCheck(grpc)) => context.field("grpc_health_check", |context| {
             grpc.check(context);
-            let core::health_check::GrpcHealthCheck {
-                service_name,
-                authority,
-                ..
-            } = grpc.clone();
             Some(HealthChecker::Grpc {
-                service_name,
-                authority,
+                service_name: grpc.service_name.clone(),
+                authority: grpc.authority.clone(),
             })
         }),
         Some(Wire::CustomHealthCheck(custom)) => {

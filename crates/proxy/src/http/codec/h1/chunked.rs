@@ -43,7 +43,11 @@ impl Decoder {
                     }
                     let count = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     let left = left - count as u64;
-                    *self = if left == 0 { Decoder::DataEnd } else { Decoder::Data(left) };
+                    *self = if left == 0 {
+                        Decoder::DataEnd
+                    } else {
+                        Decoder::Data(left)
+                    };
                     return Ok(Step::Frame(Frame::Data(buf.split_to(count).freeze())));
                 }
                 Decoder::DataEnd => {
@@ -76,13 +80,20 @@ impl Decoder {
 /// `1*HEXDIG [ ext ] CRLF`; an extension is skipped, never interpreted.
 fn size_line(buf: &mut BytesMut) -> Result<Option<u64>, CodecError> {
     let Some(newline) = memchr::memchr(b'\n', buf) else {
-        return if buf.len() > MAX_SIZE_LINE { Err(refused()) } else { Ok(None) };
+        return if buf.len() > MAX_SIZE_LINE {
+            Err(refused())
+        } else {
+            Ok(None)
+        };
     };
     if !(2..=MAX_SIZE_LINE).contains(&newline) || buf[newline - 1] != b'\r' {
         return Err(refused());
     }
     let line = &buf[..newline - 1];
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let digits = line
+        .iter()
+        .take_while(|byte| byte.is_ascii_hexdigit())
+        .count();
     if digits == 0 || digits > 15 {
         return Err(refused());
     }
@@ -147,11 +158,19 @@ mod tests {
         for (raw, body, trailers) in [
             (&b"0\r\n\r\n"[..], &b""[..], 0),
             (b"3\r\nabc\r\n0\r\n\r\n", b"abc", 0),
-            (b"3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\nx-t: 1\r\ny: 2\r\n\r\n", b"abc0123456789", 2),
+            (
+                b"3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\nx-t: 1\r\ny: 2\r\n\r\n",
+                b"abc0123456789",
+                2,
+            ),
         ] {
             for piece in [1, 2, 3, 1000] {
                 let got = decode(raw, piece).unwrap();
-                assert_eq!((&got.0[..], got.1, got.2), (body, trailers, true), "{piece}");
+                assert_eq!(
+                    (&got.0[..], got.1, got.2),
+                    (body, trailers, true),
+                    "{piece}"
+                );
             }
         }
     }

@@ -66,7 +66,11 @@ fn check_lines(bytes: &[u8]) -> Result<(), CodecError> {
     if zero {
         return Err(CodecError::bad_request("http1.invalid_characters"));
     }
-    if suspicious { Err(CodecError::bad_request("http1.codec_error")) } else { Ok(()) }
+    if suspicious {
+        Err(CodecError::bad_request("http1.codec_error"))
+    } else {
+        Ok(())
+    }
 }
 
 fn offset(whole: &[u8], part: &[u8]) -> usize {
@@ -99,7 +103,10 @@ pub fn request(bytes: Bytes, limits: &Limits) -> Result<Request, CodecError> {
         return Err(CodecError::bad_request("http1.codec_error"));
     }
     if parsed.headers.len() > limits.headers {
-        return Err(CodecError::Protocol { status: 431, details: "http1.too_many_headers" });
+        return Err(CodecError::Protocol {
+            status: 431,
+            details: "http1.too_many_headers",
+        });
     }
     let version = parsed.version;
     let (method, target) = match (parsed.method, parsed.path) {
@@ -111,7 +118,11 @@ pub fn request(bytes: Bytes, limits: &Limits) -> Result<Request, CodecError> {
     let mut headers = Headers::over(bytes.clone(), parsed.headers.len() + 8);
     let mut framed = Framed::default();
     collect(&bytes, parsed.headers, &mut headers, &mut framed, true)?;
-    let protocol = if version == Some(1) { Protocol::Http11 } else { Protocol::Http10 };
+    let protocol = if version == Some(1) {
+        Protocol::Http11
+    } else {
+        Protocol::Http10
+    };
     let (authority, path, scheme) = split_target(&method, target, framed.host.take())?;
     let body = request_framing(&framed, protocol)?;
     let keep_alive = match protocol {
@@ -130,15 +141,16 @@ pub fn request(bytes: Bytes, limits: &Limits) -> Result<Request, CodecError> {
         upgrade,
         headers,
     };
-    Ok(Request { head, body, keep_alive, expect_continue: framed.expect_continue })
+    Ok(Request {
+        head,
+        body,
+        keep_alive,
+        expect_continue: framed.expect_continue,
+    })
 }
 
 /// Parses a response head to a request of this method.
-pub fn response(
-    bytes: Bytes,
-    method: &[u8],
-    limits: &Limits,
-) -> Result<Response, CodecError> {
+pub fn response(bytes: Bytes, method: &[u8], limits: &Limits) -> Result<Response, CodecError> {
     check_lines(&bytes)?;
     let mut lines = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
@@ -154,15 +166,25 @@ pub fn response(
     let mut headers = Headers::over(bytes.clone(), parsed.headers.len() + 8);
     let mut framed = Framed::default();
     collect(&bytes, parsed.headers, &mut headers, &mut framed, false)?;
-    let protocol = if parsed.version == Some(1) { Protocol::Http11 } else { Protocol::Http10 };
+    let protocol = if parsed.version == Some(1) {
+        Protocol::Http11
+    } else {
+        Protocol::Http10
+    };
     if framed.chunked && framed.length.is_some() {
-        return Err(CodecError::bad_request("http1.content_length_and_chunked_not_allowed"));
+        return Err(CodecError::bad_request(
+            "http1.content_length_and_chunked_not_allowed",
+        ));
     }
     let without_body = code == 204 || (100..200).contains(&code);
     if without_body && (framed.chunked || framed.length.is_some_and(|length| length > 0)) {
         return Err(CodecError::bad_request("http1.body_disallowed"));
     }
-    let upgrade = if code == 101 { framed.upgrade.take() } else { None };
+    let upgrade = if code == 101 {
+        framed.upgrade.take()
+    } else {
+        None
+    };
     let body = if method == b"HEAD" || (100..200).contains(&code) || code == 204 || code == 304 {
         BodyLength::None
     } else if framed.chunked {
@@ -177,8 +199,17 @@ pub fn response(
     let keep_alive = body != BodyLength::UntilClose
         && !framed.close
         && (protocol == Protocol::Http11 || framed.keep_alive);
-    let head = ResponseHead { status: code, protocol, headers };
-    Ok(Response { head, body, keep_alive, upgrade })
+    let head = ResponseHead {
+        status: code,
+        protocol,
+        headers,
+    };
+    Ok(Response {
+        head,
+        body,
+        keep_alive,
+        upgrade,
+    })
 }
 
 /// Parses a trailer section; `bytes` end with the empty line.
@@ -195,7 +226,13 @@ pub fn trailers(bytes: Bytes) -> Result<Headers, CodecError> {
                     (offset(&bytes, line.value), line.value.len()),
                 );
             }
-            for name in ["content-length", "transfer-encoding", "host", "connection", "trailer"] {
+            for name in [
+                "content-length",
+                "transfer-encoding",
+                "host",
+                "connection",
+                "trailer",
+            ] {
                 headers.remove(name);
             }
             Ok(headers)
@@ -206,10 +243,14 @@ pub fn trailers(bytes: Bytes) -> Result<Headers, CodecError> {
 
 fn parse_error(error: httparse::Error) -> CodecError {
     match error {
-        httparse::Error::TooManyHeaders => {
-            CodecError::Protocol { status: 431, details: "http1.too_many_headers" }
-        }
-        httparse::Error::Version => CodecError::Protocol { status: 426, details: "low_version" },
+        httparse::Error::TooManyHeaders => CodecError::Protocol {
+            status: 431,
+            details: "http1.too_many_headers",
+        },
+        httparse::Error::Version => CodecError::Protocol {
+            status: 426,
+            details: "low_version",
+        },
         _ => CodecError::bad_request("http1.codec_error"),
     }
 }
@@ -286,7 +327,10 @@ fn framing_header(
             framed.expect_continue = true;
             return Ok(true);
         }
-        return Err(CodecError::Protocol { status: 417, details: "http1.unknown_expectation" });
+        return Err(CodecError::Protocol {
+            status: 417,
+            details: "http1.unknown_expectation",
+        });
     }
     Ok(false)
 }
@@ -296,7 +340,9 @@ fn content_length(value: &[u8]) -> Result<u64, CodecError> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return Err(refused);
     }
-    Ok(value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+    Ok(value
+        .iter()
+        .fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
 fn connection_tokens(value: &[u8], framed: &mut Framed) {
@@ -319,7 +365,10 @@ fn remove_nominees(framed: &Framed, headers: &mut Headers) {
         let protected = name.starts_with(b"x-forwarded-")
             || name.starts_with(b"x-envoy-")
             || name.starts_with(b"content-")
-            || matches!(&name[..], b"authorization" | b"cookie" | b"x-request-id" | b"te");
+            || matches!(
+                &name[..],
+                b"authorization" | b"cookie" | b"x-request-id" | b"te"
+            );
         if let (false, Ok(name)) = (protected, std::str::from_utf8(name)) {
             headers.remove(name);
         }
@@ -354,12 +403,9 @@ fn request_framing(framed: &Framed, protocol: Protocol) -> Result<BodyLength, Co
 
 type Target = (Option<Bytes>, Bytes, Option<Scheme>);
 
-/// Origin, absolute and asterisk form; an absolute URI's authority wins over `Host` (RFC 9112 3.2.2).
-fn split_target(
-    method: &[u8],
-    target: Bytes,
-    host: Option<Bytes>,
-) -> Result<Target, CodecError> {
+/// Origin, absolute and asterisk form; an absolute URI's authority wins over `Host` (RFC 9112
+/// 3.2.2).
+fn split_target(method: &[u8], target: Bytes, host: Option<Bytes>) -> Result<Target, CodecError> {
     if method == b"CONNECT" {
         return Ok((Some(target), Bytes::new(), None));
     }
@@ -375,7 +421,10 @@ fn split_target(
         return Err(CodecError::bad_request("http1.codec_error"));
     };
     let rest = target.slice(skip..);
-    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let end = rest
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?'))
+        .unwrap_or(rest.len());
     let authority = rest.slice(..end);
     if authority.is_empty() || authority.contains(&b'@') {
         return Err(CodecError::bad_request("http1.codec_error"));

@@ -126,16 +126,17 @@ impl Reader {
             }
             if ready!(self.poll_fill(cx, HEAD_READ))? == 0 {
                 let clean = self.buf.is_empty();
-                return Poll::Ready(if clean { Ok(None) } else { Err(CodecError::Closed) });
+                return Poll::Ready(if clean {
+                    Ok(None)
+                } else {
+                    Err(CodecError::Closed)
+                });
             }
         }
     }
 
     /// The next piece of the body.
-    pub fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Frame>, CodecError>> {
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, CodecError>> {
         loop {
             match &mut self.body {
                 Body::Done => return Poll::Ready(Ok(None)),
@@ -200,11 +201,7 @@ impl Reader {
         }
     }
 
-    fn poll_fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        want: usize,
-    ) -> Poll<Result<usize, CodecError>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, CodecError>> {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
@@ -224,5 +221,8 @@ impl Reader {
 }
 
 fn too_large() -> CodecError {
-    CodecError::Protocol { status: 431, details: "http1.headers_too_large" }
+    CodecError::Protocol {
+        status: 431,
+        details: "http1.headers_too_large",
+    }
 }

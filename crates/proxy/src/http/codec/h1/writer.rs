@@ -143,7 +143,9 @@ impl Writer {
             Framing::None => return Ok(()),
             Framing::Exactly(left) => {
                 let Some(rest) = left.checked_sub(bytes.len() as u64) else {
-                    return Err(CodecError::bad_request("body longer than its content-length"));
+                    return Err(CodecError::bad_request(
+                        "body longer than its content-length",
+                    ));
                 };
                 *left = rest;
                 self.push(bytes);
@@ -233,7 +235,8 @@ impl Writer {
 
     fn end_head(&mut self, framing: Framing, before: usize) {
         if framing == Framing::Chunked {
-            self.tail.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            self.tail
+                .extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
         self.tail.extend_from_slice(b"\r\n");
         self.queued += self.tail.len() - before;
@@ -253,7 +256,8 @@ impl Writer {
 
     fn seal(&mut self) {
         if !self.tail.is_empty() {
-            self.queue.push_back(Bytes::from(std::mem::take(&mut self.tail)));
+            self.queue
+                .push_back(Bytes::from(std::mem::take(&mut self.tail)));
         }
     }
 
@@ -268,7 +272,9 @@ impl Writer {
             }
         }
         while count > 0 {
-            let Some(front) = self.queue.front_mut() else { break };
+            let Some(front) = self.queue.front_mut() else {
+                break;
+            };
             if count < front.len() {
                 front.advance(count);
                 break;
@@ -289,7 +295,9 @@ fn push_status(out: &mut Vec<u8>, status: u16) {
     let digits = [status / 100, status / 10 % 10, status % 10];
     out.extend(digits.map(|digit| b'0' + digit as u8));
     out.push(b' ');
-    let reason = http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
+    let reason = http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|code| code.canonical_reason());
     out.extend_from_slice(reason.unwrap_or("Unknown").as_bytes());
     out.extend_from_slice(b"\r\n");
 }

@@ -22,7 +22,13 @@ pub struct Coalesce<T> {
 
 impl<T> Coalesce<T> {
     pub fn new(inner: T) -> Coalesce<T> {
-        Coalesce { inner, first: BytesMut::new(), buffer: Vec::new(), written: 0, deferred: false }
+        Coalesce {
+            inner,
+            first: BytesMut::new(),
+            buffer: Vec::new(),
+            written: 0,
+            deferred: false,
+        }
     }
 
     /// Begins with bytes that were read before.
