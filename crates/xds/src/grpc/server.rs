@@ -1,7 +1,7 @@
 //! The server's end of gRPC over one connection: each call is given to a handler as whole
 //! messages, both ways. Used by the control plane (TLS) and by the agent (Unix sockets).
 //!
-//! ```ignore
+//! ```text
 //! serve_unix(listener, |call: Call| async move {
 //!     let Some((service, mode)) = xds::Service::from_path(&call.path) else {
 //!         return Err(Status::new(Code::Unimplemented, "no such method"));
