@@ -141,5 +141,11 @@ fn scale(mesh: &Mesh) -> Result<()> {
     };
     wait_until("three pods of v1 answer", SOON, || answered(3))?;
     mesh.ok(&["scale", "deployment/reviews-v1", "--replicas", "1"])?;
-    wait_until("one pod of v1 answers", SOON, || answered(1))
+    wait_until("one pod of v1 is left", SOON, || {
+        answered(1)?;
+        holds!(
+            mesh.pods("reviews-v1")?.len() == 1,
+            "the others are still listed"
+        )
+    })
 }

@@ -169,8 +169,9 @@ impl Server {
         let mut buffer = BytesMut::new();
         while !behaviour.close && wire.read_buf(&mut buffer).await? > 0 {
             received.extend_from_slice(&buffer);
-            wire.write_all(format!("{}:", self.name).as_bytes()).await?;
-            wire.write_all(&buffer.split()).await?;
+            // In one write, so that a reader in turns sees it whole.
+            let answer = [self.name.as_bytes(), b":", &buffer.split()].concat();
+            wire.write_all(&answer).await?;
         }
         self.script.note(
             call,
