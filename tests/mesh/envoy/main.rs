@@ -1,6 +1,7 @@
 //! The differential harness: every case folder beside this file runs on real Envoy and on our
 //! proxy; the results must be equal but for `deviations.yaml`.
-//! `cargo test -p mesh-tests --test differential -- PART_OF_NAME`; `STOLOS_ONLY=envoy` leaves ours out.
+//! `cargo test -p mesh-tests --test differential -- PART_OF_NAME`; `STOLOS_ONLY=envoy` leaves ours
+//! out.
 
 use anyhow::Result;
 use mesh_tests::bootstrap;

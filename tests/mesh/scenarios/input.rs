@@ -26,8 +26,8 @@ const CASES: &[(&str, &str, i32, &[&str])] = &[
     (
         "a bad value",
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\nspec:\n  \
-         hosts: [reviews]\n  http:\n  - fault: {abort: {httpStatus: 9, percentage: {value: 1}}}\n    \
-         route: [{destination: {host: reviews}}]\n",
+         hosts: [reviews]\n  http:\n  - fault: {abort: {httpStatus: 9, percentage: {value: 1}}}\n\
+         \x20   route: [{destination: {host: reviews}}]\n",
         65,
         &["spec.http[0].fault.abort.httpStatus"],
     ),
@@ -39,8 +39,8 @@ const CASES: &[(&str, &str, i32, &[&str])] = &[
     ),
     (
         "a security field that is not performed",
-        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\nspec:\n  \
-         action: CUSTOM\n  provider: {name: x}\n  rules: [{}]\n",
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\nspec:\n\
+         \x20 action: CUSTOM\n  provider: {name: x}\n  rules: [{}]\n",
         65,
         &["CUSTOM"],
     ),
