@@ -8,11 +8,12 @@ use std::time::Instant;
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
+use crate::access_log::Input;
 use crate::network::transport::{Socket, Transport};
 use crate::parse::listener as config;
 use crate::stats::record::ListenerConnection;
 use crate::stats::tables::Listener as Stat;
-use crate::stream_info::Connection;
+use crate::stream_info::{Connection, ResponseFlags, StreamInfo};
 use crate::tls::ServerContext;
 use crate::workers::Worker;
 
@@ -192,6 +193,7 @@ impl ActiveListener {
 }
 
 /// One accepted connection, from its first byte to its last.
+// tidy: long function: one connection through its stages, in their order.
 pub async fn serve(
     worker: Rc<Worker>,
     listener: Rc<ActiveListener>,
@@ -247,6 +249,10 @@ pub async fn serve(
             // What was sent is dropped unread, and the client is told so.
             let _ = socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
         }
+        let mut info = StreamInfo::new(Rc::new(connection), None);
+        info.response_flags.insert(ResponseFlags::NO_ROUTE_FOUND);
+        info.response_code_details = Some("filter_chain_not_found".into());
+        log(&worker, &listener, info);
         return;
     };
     connection.filter_chain_name = chain.entry.config.name.clone();
@@ -258,8 +264,27 @@ pub async fn serve(
         let (good, bad) = (Stat::SslHandshake, Stat::SslConnectionError);
         stats.inc(if secured.is_some() { good } else { bad });
     }
-    let Some(transport) = secured else { return };
-    crate::network::serve(worker, chain, transport, connection).await;
+    let info = match secured {
+        Some(transport) => {
+            crate::network::serve(worker.clone(), chain, transport, connection).await
+        }
+        None => StreamInfo::new(Rc::new(connection), None),
+    };
+    log(&worker, &listener, info);
+}
+
+/// The listener's own logs, of each connection that passed its filters.
+fn log(worker: &Worker, listener: &ActiveListener, mut info: StreamInfo) {
+    info.durations.total = Some(info.downstream.start.elapsed());
+    for log in &listener.entry.config.access_logs {
+        let input = Input {
+            stream: &info,
+            request: None,
+            response: None,
+            trailers: None,
+        };
+        log.log(&input, worker.random());
+    }
 }
 
 /// False: the connection ends here.

@@ -40,13 +40,13 @@ impl Session {
     }
 }
 
-/// Runs the chain's filters and its terminal filter.
+/// Runs the chain's filters and its terminal filter; the record of the connection comes back.
 pub async fn serve(
     worker: Rc<Worker>,
     chain: Rc<ActiveChain>,
     transport: Transport,
     connection: Connection,
-) {
+) -> StreamInfo {
     let connection = Rc::new(connection);
     let session = Session {
         worker,
@@ -59,7 +59,7 @@ pub async fn serve(
     if !admit(&session, &mut info) {
         close_politely(Io::new(transport)).await;
         log_connection(&session, &mut info);
-        return;
+        return info;
     }
     match &config.terminal {
         Terminal::Http(http) => {
@@ -78,6 +78,7 @@ pub async fn serve(
         }
         Terminal::Close => {}
     }
+    info
 }
 
 /// Ends a connection without a reset: what the client has sent already is taken first.

@@ -21,6 +21,10 @@ const EXEMPT: &[(&str, &str)] = &[
         "the schedule of round_robin with weights",
     ),
     (
+        "load_balancer/weights",
+        "hosts by weight: every balancer that has weights covers it",
+    ),
+    (
         "load_balancer/priority",
         "choosing a priority: load_balancer_round_robin has it",
     ),

@@ -49,8 +49,6 @@ pub fn build(assignment: &LoadAssignment, resolved: &Resolved, previous: &Endpoi
     Endpoints {
         priorities,
         overprovisioning_factor: assignment.overprovisioning_factor,
-        weighted_priority_health: assignment.weighted_priority_health,
-        drop_overloads: assignment.drop_overloads.clone(),
     }
 }
 

@@ -15,8 +15,10 @@ mod priority;
 mod random;
 mod ring_hash;
 mod round_robin;
+mod weights;
 
 use priority::{Loads, Pool};
+use weights::Weights;
 
 /// What a choice may depend on.
 #[derive(Clone, Copy, Default)]
@@ -68,17 +70,18 @@ impl Source {
             return Source::Empty;
         }
         match policy {
-            Policy::RoundRobin { .. } => {
-                Source::RoundRobin(round_robin::RoundRobin::new(hosts, seed))
+            Policy::RoundRobin { slow_start } => {
+                let weights = Weights::new(hosts, slow_start.as_ref(), seed);
+                Source::RoundRobin(round_robin::RoundRobin::new(hosts, weights, seed))
             }
             Policy::LeastRequest {
                 choices,
                 active_request_bias,
-                ..
+                slow_start,
             } => Source::LeastRequest(least_request::LeastRequest::new(
                 hosts,
                 (*choices, *active_request_bias),
-                seed,
+                Weights::new(hosts, slow_start.as_ref(), seed),
             )),
             Policy::Random | Policy::ClusterProvided => Source::Random(random::Random::new(hosts)),
             Policy::RingHash {
@@ -199,15 +202,6 @@ impl LoadBalancer {
             random
         };
         let (at, pool) = loads.pick(point)?;
-        let panics = matches!(pool, Pool::Panic);
-        if panics
-            && let LocalityMode::ZoneAware {
-                fail_on_panic: true,
-                ..
-            } = self.config.locality
-        {
-            return None;
-        }
         let sources = self.priorities.get_mut(at)?;
         let random = mix(random ^ 0x5bd1_e995);
         match pool {

@@ -15,7 +15,7 @@ use super::Cluster;
 use super::connect::{self, ConnectFailure, ConnectOptions, UpstreamConnection};
 use super::shared::{Host, RoutingPriority};
 use crate::http::codec::h1;
-use crate::http::codec::h2::Coalesce;
+use crate::http::codec::h2::{Coalesce, keepalive};
 use crate::network::transport::{Io, Transport};
 use crate::parse::http_options::Http2Options;
 use crate::stats::tables::Cluster as Stat;
@@ -436,7 +436,9 @@ impl Pool {
             reason: format!("HTTP/2: {error}").into(),
         };
         let handshake = builder(options).handshake(Coalesce::new(transport));
-        let (send, driver) = handshake.await.map_err(failed)?;
+        let (send, mut driver) = handshake.await.map_err(failed)?;
+        let (ping, keeping) = (driver.ping_pong(), options.keepalive.clone());
+        let seed = connection.id;
         let shared = Rc::new(Http2Connection {
             send: RefCell::new(send),
             connection,
@@ -448,8 +450,12 @@ impl Pool {
         });
         let (pool, me) = (self.me.clone(), Rc::downgrade(&shared));
         let task = tokio::task::spawn_local(async move {
-            let ended = driver.await;
-            tracing::trace!(?ended, "upstream HTTP/2 connection ended");
+            tokio::select! {
+                ended = driver => tracing::trace!(?ended, "upstream HTTP/2 connection ended"),
+                () = keepalive(ping, keeping.as_ref(), seed) => {
+                    tracing::debug!("upstream HTTP/2 connection no longer answers");
+                }
+            }
             if let Some(shared) = me.upgrade() {
                 shared.draining.set(true);
                 if let Some(pool) = pool.upgrade() {

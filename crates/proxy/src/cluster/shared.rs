@@ -78,6 +78,16 @@ impl Host {
     }
 }
 
+/// When a host came to its cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Since(pub std::time::Instant);
+
+impl Default for Since {
+    fn default() -> Since {
+        Since(std::time::Instant::now())
+    }
+}
+
 /// A host's counters; the same block as long as the address stays in the cluster.
 #[derive(Debug, Default)]
 pub struct HostBlock {
@@ -102,6 +112,7 @@ pub struct HostBlock {
     /// Nanoseconds of the monotonic clock (since the cluster's block was made).
     pub ejected_at: AtomicU64,
     pub unejected_at: AtomicU64,
+    pub since: Since,
 }
 
 /// The hosts of one locality at one priority.
@@ -125,9 +136,6 @@ pub struct PriorityHosts {
 pub struct Endpoints {
     pub priorities: Vec<PriorityHosts>,
     pub overprovisioning_factor: u32,
-    pub weighted_priority_health: bool,
-    /// Drop rates of the policy: category and parts of a million.
-    pub drop_overloads: Vec<(String, u32)>,
 }
 
 impl Default for Endpoints {
@@ -135,8 +143,6 @@ impl Default for Endpoints {
         Endpoints {
             priorities: Vec::new(),
             overprovisioning_factor: 140,
-            weighted_priority_health: false,
-            drop_overloads: Vec::new(),
         }
     }
 }

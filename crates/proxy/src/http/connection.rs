@@ -352,6 +352,8 @@ async fn serve_http2(
     };
     let active = Rc::new(Cell::new(0u32));
     let mut graceful = false;
+    let (ping, seed) = (connection.ping_pong(), session.connection.id);
+    let mut answers = std::pin::pin!(codec_h2::keepalive(ping, options.keepalive.as_ref(), seed));
     let idle = http.limits.idle_timeout;
     let lifetime = http.limits.max_connection_duration;
     loop {
@@ -373,6 +375,7 @@ async fn serve_http2(
                 let _ = poll_fn(|cx| connection.poll_closed(cx)).await;
                 return;
             }
+            () = &mut answers => return,
             () = until_age(&session, lifetime), if !graceful => {
                 connection.graceful_shutdown();
                 graceful = true;

@@ -235,17 +235,14 @@ struct Member {
 pub struct Router {
     /// Neither read nor write `x-envoy-*` headers.
     pub suppress_envoy_headers: bool,
-    pub respect_expected_timeout: bool,
-    /// Headers whose values must be valid, else 400.
-    pub strict_check_headers: Vec<String>,
 }
 
 fields! {
     hcm::HttpFilter { read: name, is_optional, disabled, config_type; }
     router::Router {
-        read: suppress_envoy_headers, respect_expected_rq_timeout, strict_check_headers,
-            upstream_http_filters;
-        reject: upstream_log, upstream_log_options;
+        read: suppress_envoy_headers, upstream_http_filters;
+        reject: respect_expected_rq_timeout, strict_check_headers, upstream_log,
+            upstream_log_options;
         ignore: dynamic_stats = "all statistics are fixed",
             start_child_span = "spans are not reported",
             suppress_grpc_request_failure_code_stats = "statistics by code are kept",
@@ -375,8 +372,6 @@ fn parse_router(context: &mut Context, any: &Any) -> Option<Router> {
         }
         Some(Router {
             suppress_envoy_headers: message.suppress_envoy_headers,
-            respect_expected_timeout: message.respect_expected_rq_timeout,
-            strict_check_headers: message.strict_check_headers.clone(),
         })
     })
 }

@@ -1,7 +1,6 @@
-//! The network RBAC filter: decides once per connection (or per read where it is continuous).
+//! The network RBAC filter: decides once per connection.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use envoy_api::rbac_network;
 
@@ -16,18 +15,13 @@ pub struct NetworkRbac {
     pub shadow_prefix: Arc<str>,
     rules: Option<Rbac>,
     shadow: Option<Rbac>,
-    /// Ask again with every read instead of once.
-    pub continuous: bool,
-    /// A refused connection is closed after this.
-    pub delay_deny: Option<Duration>,
     counters: crate::stats::rbac::RbacCounters,
 }
 
 fields! {
     rbac_network::Rbac {
-        read: rules, shadow_rules, shadow_rules_stat_prefix, stat_prefix, enforcement_type,
-            delay_deny;
-        reject: matcher, shadow_matcher;
+        read: rules, shadow_rules, shadow_rules_stat_prefix, stat_prefix, enforcement_type;
+        reject: matcher, shadow_matcher, delay_deny;
     }
 }
 
@@ -40,6 +34,9 @@ impl NetworkRbac {
         let shadow = context.optional("shadow_rules", message.shadow_rules.as_ref(), Rbac::parse);
         let kind = message.enforcement_type;
         let kind = context.enumeration::<EnforcementType>("enforcement_type", kind)?;
+        if kind == EnforcementType::Continuous {
+            context.error_at("enforcement_type", "CONTINUOUS is not supported");
+        }
         let prefix = &message.stat_prefix;
         // Envoy inserts no dot where the prefix already ends with one.
         let dot = if prefix.ends_with('.') { "" } else { "." };
@@ -53,8 +50,6 @@ impl NetworkRbac {
             shadow_prefix: message.shadow_rules_stat_prefix.as_str().into(),
             rules,
             shadow,
-            continuous: kind == EnforcementType::Continuous,
-            delay_deny: context.timeout("delay_deny", message.delay_deny.as_ref(), None),
             counters,
         })
     }

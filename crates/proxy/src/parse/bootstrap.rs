@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use envoy_api::bootstrap::{self, bootstrap as inner, runtime_layer};
 use envoy_api::core;
@@ -29,13 +28,10 @@ pub struct Bootstrap {
     pub stats: StatsConfig,
     /// Source of connections of clusters that have none of their own.
     pub upstream_bind: Option<BindConfig>,
-    pub local_cluster: Option<Arc<str>>,
     /// `overload.global_downstream_max_connections` or the overload manager's monitor.
     pub max_downstream_connections: Option<u64>,
     /// Static runtime values, flat: `a.b` to text.
     pub runtime: Vec<(String, String)>,
-    pub stats_flush_interval: Duration,
-    pub default_source: Option<ConfigSource>,
 }
 
 #[derive(Debug, Clone)]
@@ -47,13 +43,15 @@ pub struct Admin {
 fields! {
     bootstrap::Bootstrap {
         read: node, static_resources, dynamic_resources, cluster_manager, stats_config,
-            stats_flush_interval, layered_runtime, admin, overload_manager,
-            default_config_source, stats_flush;
-        reject: hds_config, header_prefix, stats_server_version_override, fatal_actions,
+            layered_runtime, admin, overload_manager;
+        reject: default_config_source, hds_config, header_prefix,
+            stats_server_version_override, fatal_actions,
             config_sources, default_socket_interface, certificate_provider_instances,
             default_regex_engine, xds_delegate_extension, xds_config_tracker_extension,
             perf_tracing_file_path, node_context_params, stats_sinks;
-        ignore: flags_path = "there are no flag files",
+        ignore: stats_flush_interval = "statistics are read when somebody asks",
+            stats_flush = "statistics are read when somebody asks",
+            flags_path = "there are no flag files",
             deferred_stat_options = "statistics are made when first used",
             watchdog = "the watchdog of this process is its own",
             watchdogs = "the watchdog of this process is its own",
@@ -83,9 +81,10 @@ fields! {
             ignore_global_conn_limit = "the admin address is never limited";
     }
     bootstrap::ClusterManager {
-        read: local_cluster_name, upstream_bind_config;
+        read: upstream_bind_config;
         reject: load_stats_config;
-        ignore: outlier_detection = "events are in the log",
+        ignore: local_cluster_name = "zone aware routing, which asks for it, is refused",
+            outlier_detection = "events are in the log",
             enable_deferred_cluster_creation = "clusters cost nothing until used";
     }
     bootstrap::LayeredRuntime { read: layers; }
@@ -142,7 +141,6 @@ fn parse(context: &mut Context, message: &bootstrap::Bootstrap) -> Option<Bootst
         )
     });
     let runtime = runtime(context, message.layered_runtime.as_ref());
-    let name = manager.local_cluster_name;
     Some(Bootstrap {
         node: Arc::new(message.node.clone().unwrap_or_default()),
         listeners,
@@ -156,20 +154,8 @@ fn parse(context: &mut Context, message: &bootstrap::Bootstrap) -> Option<Bootst
             .flatten(),
         stats: StatsConfig::parse(context, message.stats_config.as_ref()),
         upstream_bind,
-        local_cluster: (!name.is_empty()).then(|| name.as_str().into()),
         max_downstream_connections: max_connections(context, message, &runtime),
         runtime,
-        stats_flush_interval: context
-            .duration(
-                "stats_flush_interval",
-                message.stats_flush_interval.as_ref(),
-            )
-            .unwrap_or(Duration::from_secs(5)),
-        default_source: context.optional(
-            "default_config_source",
-            message.default_config_source.as_ref(),
-            source,
-        ),
     })
 }
 

@@ -20,7 +20,7 @@ mod checks;
 mod protocol;
 
 pub use balancing::{HashFunction, LoadBalancing, LocalityMode, Policy, SlowStart};
-pub use checks::{HealthCheck, HealthChecker, OutlierDetection};
+pub use checks::OutlierDetection;
 
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -41,7 +41,6 @@ pub struct Cluster {
     pub transport: Transport,
     pub transport_matches: Vec<TransportMatch>,
     pub outlier_detection: Option<OutlierDetection>,
-    pub health_checks: Vec<HealthCheck>,
     pub dns: Dns,
     pub bind: Option<BindConfig>,
     pub keepalive: Option<TcpKeepalive>,
@@ -50,11 +49,6 @@ pub struct Cluster {
     pub cleanup_interval: Duration,
     /// Istio's TCP metadata exchange towards the upstream.
     pub metadata_exchange: bool,
-    pub close_connections_on_host_health_failure: bool,
-    pub ignore_health_on_host_removal: bool,
-    pub connection_pool_per_downstream_connection: bool,
-    pub wait_for_warm: bool,
-    pub track_timeout_budgets: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -81,8 +75,6 @@ pub struct Dns {
     pub refresh_rate: Duration,
     pub failure_refresh_base: Duration,
     pub failure_refresh_max: Duration,
-    pub jitter: Duration,
-    pub respect_ttl: bool,
     pub family: DnsFamily,
 }
 
@@ -100,8 +92,6 @@ pub enum DnsFamily {
 pub struct CircuitBreakers {
     pub default: Thresholds,
     pub high: Thresholds,
-    /// `max_connections` of each host.
-    pub per_host_max_connections: Option<u32>,
 }
 
 impl CircuitBreakers {
@@ -119,7 +109,6 @@ pub struct Thresholds {
     pub max_pending_requests: u32,
     pub max_requests: u32,
     pub max_retries: u32,
-    pub max_connection_pools: u32,
     pub retry_budget: Option<RetryBudget>,
     pub track_remaining: bool,
 }
@@ -131,7 +120,6 @@ impl Default for Thresholds {
             max_pending_requests: 1024,
             max_requests: 1024,
             max_retries: 3,
-            max_connection_pools: u32::MAX,
             retry_budget: None,
             track_remaining: false,
         }
@@ -199,29 +187,34 @@ impl Cluster {
 fields! {
     cluster::Cluster {
         read: name, alt_stat_name, transport_socket_matches, eds_cluster_config, connect_timeout,
-            per_connection_buffer_limit_bytes, lb_policy, load_assignment, health_checks,
+            per_connection_buffer_limit_bytes, lb_policy, load_assignment,
             max_requests_per_connection, circuit_breakers, upstream_http_protocol_options,
             common_http_protocol_options, http_protocol_options, http2_protocol_options,
-            typed_extension_protocol_options, dns_refresh_rate, dns_jitter,
-            dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, outlier_detection,
+            typed_extension_protocol_options, dns_refresh_rate,
+            dns_failure_refresh_rate, dns_lookup_family, outlier_detection,
             cleanup_interval, upstream_bind_config, common_lb_config, transport_socket, metadata,
-            protocol_selection, upstream_connection_options,
-            close_connections_on_host_health_failure, ignore_health_on_host_removal, filters,
-            load_balancing_policy, wait_for_warm_on_init, connection_pool_per_downstream_connection,
-            cluster_discovery_type, lb_config, track_timeout_budgets;
-        reject: transport_socket_matcher, dns_resolvers, lb_subset_config, lrs_server,
+            protocol_selection, upstream_connection_options, filters, load_balancing_policy,
+            wait_for_warm_on_init, cluster_discovery_type, lb_config;
+        reject: health_checks, connection_pool_per_downstream_connection,
+            transport_socket_matcher, dns_resolvers, lb_subset_config, lrs_server,
             upstream_config, preconnect_policy, queuing_policies, stats_matcher;
-        ignore: use_tcp_for_dns_lookups = "the system's resolver chooses",
+        ignore: dns_jitter = "moves the moment of a look-up only",
+            respect_dns_ttl = "the system's resolver tells no time to live",
+            close_connections_on_host_health_failure = "health_checks are refused",
+            ignore_health_on_host_removal = "health_checks are refused",
+            track_timeout_budgets = "additional statistics only",
+            use_tcp_for_dns_lookups = "the system's resolver chooses",
             dns_resolution_config = "the system's resolver is used",
             typed_dns_resolver_config = "the system's resolver is used",
             lrs_report_endpoint_metrics = "without effect when lrs_server is refused",
             track_cluster_stats = "additional statistics only",
             per_connection_buffer_high_watermark_timeout = "buffers are bounded by back pressure";
     }
-    cluster::CircuitBreakers { read: thresholds, per_host_thresholds; }
+    cluster::CircuitBreakers { read: thresholds; reject: per_host_thresholds; }
     circuit_breakers::Thresholds {
         read: priority, max_connections, max_pending_requests, max_requests, max_retries,
-            retry_budget, track_remaining, max_connection_pools;
+            retry_budget, track_remaining;
+        reject: max_connection_pools;
     }
     circuit_breakers::thresholds::RetryBudget {
         read: budget_percent, min_retry_concurrency;
@@ -269,6 +262,9 @@ pub fn parse(context: &mut Context, message: &cluster::Cluster) -> Option<Cluste
             "CLUSTER_PROVIDED goes with ORIGINAL_DST and only with it",
         );
     }
+    if message.wait_for_warm_on_init == Some(false) {
+        context.error_at("wait_for_warm_on_init", "false is not supported");
+    }
     let http = protocol::parse(context, message);
     let transport = transport(context, message.transport_socket.as_ref()).unwrap_or(Transport::Raw);
     let transport_matches = context.each(
@@ -306,11 +302,6 @@ pub fn parse(context: &mut Context, message: &cluster::Cluster) -> Option<Cluste
             message.outlier_detection.as_ref(),
             checks::outlier_detection,
         ),
-        health_checks: context.each(
-            "health_checks",
-            &message.health_checks,
-            checks::health_check,
-        ),
         dns: dns(context, message),
         bind: context.optional(
             "upstream_bind_config",
@@ -323,12 +314,6 @@ pub fn parse(context: &mut Context, message: &cluster::Cluster) -> Option<Cluste
             .duration("cleanup_interval", message.cleanup_interval.as_ref())
             .unwrap_or(Duration::from_secs(5)),
         metadata_exchange,
-        close_connections_on_host_health_failure: message.close_connections_on_host_health_failure,
-        ignore_health_on_host_removal: message.ignore_health_on_host_removal,
-        connection_pool_per_downstream_connection: message
-            .connection_pool_per_downstream_connection,
-        wait_for_warm: message.wait_for_warm_on_init.unwrap_or(true),
-        track_timeout_budgets: message.track_timeout_budgets,
     })
 }
 
@@ -484,19 +469,6 @@ fn circuit_breakers(
                 core::RoutingPriority::High => breakers.high = thresholds,
             }
         }
-        let per_host = context.each(
-            "per_host_thresholds",
-            &message.per_host_thresholds,
-            |context, one| {
-                one.check(context);
-                context.unsupported("max_pending_requests", &one.max_pending_requests);
-                context.unsupported("max_requests", &one.max_requests);
-                context.unsupported("max_retries", &one.max_retries);
-                context.unsupported("retry_budget", &one.retry_budget);
-                one.max_connections
-            },
-        );
-        breakers.per_host_max_connections = per_host.first().copied();
         Some(())
     });
     breakers
@@ -531,7 +503,6 @@ fn thresholds(
             max_pending_requests: read(message.max_pending_requests, default.max_pending_requests),
             max_requests: read(message.max_requests, default.max_requests),
             max_retries: read(message.max_retries, default.max_retries),
-            max_connection_pools: read(message.max_connection_pools, default.max_connection_pools),
             retry_budget,
             track_remaining: message.track_remaining,
         },
@@ -576,10 +547,6 @@ fn dns(context: &mut Context, message: &cluster::Cluster) -> Dns {
         refresh_rate,
         failure_refresh_base: failure.0,
         failure_refresh_max: failure.1,
-        jitter: context
-            .duration("dns_jitter", message.dns_jitter.as_ref())
-            .unwrap_or(Duration::ZERO),
-        respect_ttl: message.respect_dns_ttl,
         family,
     }
 }

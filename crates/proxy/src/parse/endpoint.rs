@@ -17,9 +17,6 @@ pub struct LoadAssignment {
     pub localities: Vec<LocalityEndpoints>,
     /// Percent; 140 unless set.
     pub overprovisioning_factor: u32,
-    pub weighted_priority_health: bool,
-    /// Category and parts of a million.
-    pub drop_overloads: Vec<(String, u32)>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,10 +35,6 @@ pub struct Endpoint {
     pub weight: u32,
     pub health: HostHealth,
     pub metadata: Option<Arc<core::Metadata>>,
-    /// Port of active health checks, where it is another one.
-    pub health_check_port: Option<u16>,
-    pub health_check_hostname: String,
-    pub health_check_disabled: bool,
 }
 
 fields! {
@@ -50,10 +43,9 @@ fields! {
         reject: named_endpoints;
     }
     cluster_load_assignment::Policy {
-        read: drop_overloads, overprovisioning_factor, weighted_priority_health;
-        reject: endpoint_stale_after;
+        read: overprovisioning_factor;
+        reject: drop_overloads, weighted_priority_health, endpoint_stale_after;
     }
-    cluster_load_assignment::policy::DropOverload { read: category, drop_percentage; }
     endpoint::LocalityLbEndpoints {
         read: locality, lb_endpoints, load_balancing_weight, priority, lb_config;
         reject: proximity;
@@ -63,12 +55,9 @@ fields! {
         read: health_status, metadata, load_balancing_weight, host_identifier;
     }
     endpoint::Endpoint {
-        read: address, health_check_config, hostname;
+        read: address, hostname;
         reject: additional_addresses, observability_name;
-    }
-    endpoint::endpoint::HealthCheckConfig {
-        read: port_value, hostname, disable_active_health_check;
-        reject: address;
+        ignore: health_check_config = "health_checks are refused";
     }
     core::Locality { read: region, zone, sub_zone; }
 }
@@ -114,18 +103,6 @@ pub fn parse(
             }
             parsed.overprovisioning_factor = factor;
         }
-        parsed.weighted_priority_health = policy.weighted_priority_health;
-        parsed.drop_overloads =
-            context.each("drop_overloads", &policy.drop_overloads, |context, drop| {
-                drop.check(context);
-                context.non_empty("category", &drop.category);
-                let percentage = context.required(
-                    "drop_percentage",
-                    drop.drop_percentage.as_ref(),
-                    crate::matcher::fraction::parse,
-                )?;
-                Some((drop.category.clone(), percentage.per_million()))
-            });
         Some(())
     });
     Some(parsed)
@@ -216,21 +193,12 @@ fn endpoint_of(context: &mut Context, message: &endpoint::LbEndpoint) -> Option<
     context.field("endpoint", |context| {
         inner.check(context);
         let address = context.required("address", inner.address.as_ref(), super::address::parse)?;
-        let check = inner.health_check_config.clone().unwrap_or_default();
-        context.field("health_check_config", |context| check.check(context));
-        let port = u16::try_from(check.port_value).unwrap_or_else(|_| {
-            context.error_at("health_check_config.port_value", "must be at most 65535");
-            0
-        });
         Some(Endpoint {
             address,
             hostname: inner.hostname.as_str().into(),
             weight,
             health,
             metadata: message.metadata.clone().map(Arc::new),
-            health_check_port: (port != 0).then_some(port),
-            health_check_hostname: check.hostname,
-            health_check_disabled: check.disable_active_health_check,
         })
     })
 }

@@ -12,7 +12,6 @@ use super::config_source::ConfigSource;
 use super::http_options::{self, Http1Options, Http2Options, HttpLimits};
 use crate::access_log::AccessLog;
 use crate::http::filters::FilterChain;
-use crate::matcher::Fraction;
 use crate::route::RouteTable;
 use crate::stats::{Group, tables as stats};
 
@@ -24,7 +23,6 @@ pub struct HttpConnectionManager {
     pub codec: Codec,
     pub routes: RouteSource,
     pub filters: Arc<FilterChain>,
-    pub tracing: Option<Tracing>,
     pub limits: HttpLimits,
     pub http1: Http1Options,
     pub http2: Http2Options,
@@ -40,7 +38,6 @@ pub struct HttpConnectionManager {
     pub drain_timeout: Duration,
     pub delayed_close_timeout: Option<Duration>,
     pub access_logs: Vec<AccessLog>,
-    pub access_log_flush_interval: Option<Duration>,
     pub use_remote_address: bool,
     pub xff_num_trusted_hops: u32,
     pub internal_addresses: InternalAddresses,
@@ -59,7 +56,6 @@ pub struct HttpConnectionManager {
     pub escaped_slashes: EscapedSlashes,
     pub strip_port: StripPort,
     pub strip_trailing_host_dot: bool,
-    pub stream_error_on_invalid_message: bool,
     pub append_x_forwarded_port: bool,
     pub mapped_ipv6: bool,
     pub add_user_agent: bool,
@@ -79,15 +75,6 @@ pub enum RouteSource {
         name: Arc<str>,
         source: ConfigSource,
     },
-}
-
-/// Sampling only: the context is passed on, nothing is reported.
-#[derive(Debug, Clone, Copy)]
-pub struct Tracing {
-    pub client: Fraction,
-    pub random: Fraction,
-    pub overall: Fraction,
-    pub no_context_propagation: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,12 +152,12 @@ pub enum StripPort {
 
 fields! {
     hcm::HttpConnectionManager {
-        read: codec_type, stat_prefix, http_filters, add_user_agent, tracing,
+        read: codec_type, stat_prefix, http_filters, add_user_agent,
             common_http_protocol_options, http_protocol_options, http2_protocol_options,
             server_name, server_header_transformation, scheme_header_transformation,
             max_request_headers_kb, stream_idle_timeout, request_timeout,
             request_headers_timeout, drain_timeout, delayed_close_timeout, access_log,
-            access_log_flush_interval, access_log_options, use_remote_address,
+            access_log_options, use_remote_address,
             xff_num_trusted_hops, internal_address_config, skip_xff_append, via,
             generate_request_id, preserve_external_request_id,
             always_set_request_id_in_response, forward_client_cert_details,
@@ -179,23 +166,14 @@ fields! {
             merge_slashes, path_with_escaped_slashes_action, request_id_extension,
             strip_matching_host_port, stream_error_on_invalid_http_message,
             strip_trailing_host_dot, append_x_forwarded_port, route_specifier, strip_port_mode;
-        reject: http3_protocol_options, original_ip_detection_extensions,
+        reject: access_log_flush_interval, http3_protocol_options, original_ip_detection_extensions,
             early_header_mutation_extensions, forward_client_cert_matcher, local_reply_config,
             path_normalization_options, proxy_status_config, typed_header_validation_config,
             flush_access_log_on_new_request, append_local_overload, stream_flush_timeout,
             drain_timeout_jitter, forward_proto_config;
-        ignore: add_proxy_protocol_connection_state = "filter state that nothing reads",
+        ignore: tracing = "spans are not reported",
+            add_proxy_protocol_connection_state = "filter state that nothing reads",
             http1_safe_max_connection_duration = "connections are always drained safely";
-    }
-    inner::Tracing {
-        read: client_sampling, random_sampling, overall_sampling, no_context_propagation;
-        ignore: verbose = "spans are not reported",
-            max_path_tag_length = "spans are not reported",
-            custom_tags = "spans are not reported",
-            provider = "spans are not reported",
-            spawn_upstream_span = "spans are not reported",
-            operation = "spans are not reported",
-            upstream_operation = "spans are not reported";
     }
     inner::InternalAddressConfig { read: unix_sockets, cidr_ranges; }
     inner::SetCurrentClientCertDetails {
@@ -207,8 +185,8 @@ fields! {
         reject: filters;
     }
     inner::HcmAccessLogOptions {
-        read: access_log_flush_interval;
-        reject: flush_access_log_on_new_request, flush_log_on_tunnel_successfully_established;
+        reject: access_log_flush_interval, flush_access_log_on_new_request,
+            flush_log_on_tunnel_successfully_established;
     }
     hcm::Rds { read: config_source, route_config_name; }
     hcm::RequestIdExtension { read: typed_config; }
@@ -253,12 +231,13 @@ pub fn parse(
     if !(1..=8192).contains(&max_request_headers_kb) {
         context.error_at("max_request_headers_kb", "must be between 1 and 8192");
     }
+    if message.stream_error_on_invalid_http_message == Some(true) {
+        let name = "stream_error_on_invalid_http_message";
+        context.error_at(name, "true is not supported");
+    }
     request_id(context, message.request_id_extension.as_ref());
     let options = message.access_log_options.unwrap_or_default();
     context.field("access_log_options", |context| options.check(context));
-    let flush = options
-        .access_log_flush_interval
-        .or(message.access_log_flush_interval);
     let timeout = |context: &mut Context, name, value, default: Option<u64>| {
         context.timeout(name, value, default.map(Duration::from_millis))
     };
@@ -275,7 +254,6 @@ pub fn parse(
         codec,
         routes: routes?,
         filters: Arc::new(filters?),
-        tracing: context.optional("tracing", message.tracing.as_ref(), tracing),
         limits,
         http1,
         http2,
@@ -315,11 +293,6 @@ pub fn parse(
             Some(1000),
         ),
         access_logs: crate::access_log::parse_list(context, "access_log", &message.access_log),
-        access_log_flush_interval: context.timeout(
-            "access_log_flush_interval",
-            flush.as_ref(),
-            None,
-        ),
         use_remote_address: message.use_remote_address.unwrap_or(false),
         xff_num_trusted_hops: message.xff_num_trusted_hops,
         internal_addresses: internal_addresses(context, message),
@@ -337,9 +310,6 @@ pub fn parse(
         escaped_slashes: escaped_slashes(context, message),
         strip_port: strip_port(context, message),
         strip_trailing_host_dot: message.strip_trailing_host_dot,
-        stream_error_on_invalid_message: message
-            .stream_error_on_invalid_http_message
-            .unwrap_or(false),
         append_x_forwarded_port: message.append_x_forwarded_port,
         mapped_ipv6: message.represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         add_user_agent: message.add_user_agent.unwrap_or(false),
@@ -376,21 +346,6 @@ fn route_source(
             None
         }
     }
-}
-
-fn tracing(context: &mut Context, message: &inner::Tracing) -> Option<Tracing> {
-    message.check(context);
-    let percent = |value: &Option<envoy_api::types::Percent>| {
-        value.as_ref().map_or(Fraction::ALL, |percent| {
-            Fraction::from_percent(percent.value)
-        })
-    };
-    Some(Tracing {
-        client: percent(&message.client_sampling),
-        random: percent(&message.random_sampling),
-        overall: percent(&message.overall_sampling),
-        no_context_propagation: message.no_context_propagation,
-    })
 }
 
 fn server_header(context: &mut Context, message: &hcm::HttpConnectionManager) -> ServerHeader {

@@ -16,7 +16,6 @@ pub struct HttpLimits {
     pub max_connection_duration: Option<Duration>,
     pub max_stream_duration: Option<Duration>,
     pub max_headers_count: usize,
-    pub max_response_headers_bytes: Option<usize>,
     pub underscores: Underscores,
     /// `None` = no limit.
     pub max_requests_per_connection: Option<u32>,
@@ -37,7 +36,6 @@ impl Default for HttpLimits {
             max_connection_duration: None,
             max_stream_duration: None,
             max_headers_count: 100,
-            max_response_headers_bytes: None,
             underscores: Underscores::Allow,
             max_requests_per_connection: None,
         }
@@ -46,25 +44,9 @@ impl Default for HttpLimits {
 
 #[derive(Debug, Clone, Default)]
 pub struct Http1Options {
-    /// Absolute-form request targets are taken apart (default true).
-    pub refuse_absolute_url: bool,
     pub accept_http10: bool,
     pub default_host_for_http10: String,
     pub enable_trailers: bool,
-    /// `true`: an invalid message closes only its stream where that is possible.
-    pub stream_error_on_invalid_message: Option<bool>,
-    pub header_case: HeaderCase,
-    pub allow_chunked_length: bool,
-    pub send_fully_qualified_url: bool,
-    pub allow_custom_methods: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum HeaderCase {
-    #[default]
-    Unset,
-    ProperCaseWords,
-    Preserve,
 }
 
 #[derive(Debug, Clone)]
@@ -73,23 +55,15 @@ pub struct Http2Options {
     pub max_concurrent_streams: u32,
     pub initial_stream_window: u32,
     pub initial_connection_window: u32,
-    pub allow_connect: bool,
-    pub stream_error_on_invalid_message: bool,
     pub keepalive: Option<Http2Keepalive>,
-    pub max_outbound_frames: u32,
-    pub max_outbound_control_frames: u32,
-    pub max_consecutive_empty_frames: u32,
-    pub max_priority_frames_per_stream: u32,
-    pub max_window_updates_per_data_frame: u32,
 }
 
 #[derive(Debug, Clone)]
 pub struct Http2Keepalive {
-    /// `None`: only `connection_idle_interval` applies.
+    /// `None`: nothing is asked.
     pub interval: Option<Duration>,
     pub timeout: Duration,
     pub jitter_percent: f64,
-    pub connection_idle_interval: Option<Duration>,
 }
 
 impl Default for Http2Options {
@@ -99,47 +73,50 @@ impl Default for Http2Options {
             max_concurrent_streams: 1024,
             initial_stream_window: 16 << 20,
             initial_connection_window: 24 << 20,
-            allow_connect: false,
-            stream_error_on_invalid_message: false,
             keepalive: None,
-            max_outbound_frames: 10_000,
-            max_outbound_control_frames: 1_000,
-            max_consecutive_empty_frames: 1,
-            max_priority_frames_per_stream: 100,
-            max_window_updates_per_data_frame: 10,
         }
     }
 }
 
 fields! {
     core::HttpProtocolOptions {
-        read: idle_timeout, max_connection_duration, max_headers_count, max_response_headers_kb,
+        read: idle_timeout, max_connection_duration, max_headers_count,
             max_stream_duration, headers_with_underscores_action, max_requests_per_connection;
-        reject: max_connection_duration_jitter;
+        reject: max_connection_duration_jitter, max_response_headers_kb;
     }
     core::Http1ProtocolOptions {
         read: allow_absolute_url, accept_http_10, default_host_for_http_10, header_key_format,
-            enable_trailers, allow_chunked_length, override_stream_error_on_invalid_http_message,
-            send_fully_qualified_url, allow_custom_methods;
-        reject: ignore_http_11_upgrade;
-        ignore: use_balsa_parser = "chooses between Envoy's own parsers";
+            enable_trailers, override_stream_error_on_invalid_http_message;
+        reject: ignore_http_11_upgrade, allow_chunked_length, send_fully_qualified_url;
+        ignore: allow_custom_methods = "any token is a method",
+            use_balsa_parser = "chooses between Envoy's own parsers";
     }
     core::Http2ProtocolOptions {
         read: hpack_table_size, max_concurrent_streams, initial_stream_window_size,
-            initial_connection_window_size, allow_connect, max_outbound_frames,
-            max_outbound_control_frames, max_consecutive_inbound_frames_with_empty_payload,
-            max_inbound_priority_frames_per_stream,
-            max_inbound_window_update_frames_per_data_frame_sent,
-            stream_error_on_invalid_http_messaging, override_stream_error_on_invalid_http_message,
-            connection_keepalive;
-        reject: allow_metadata, custom_settings_parameters, max_metadata_size,
+            initial_connection_window_size, connection_keepalive;
+        reject: allow_connect, allow_metadata, custom_settings_parameters, max_metadata_size,
             max_header_field_size_kb, disallow_obs_text;
         ignore: use_oghttp2_codec = "chooses between Envoy's own codecs",
             enable_huffman_encoding = "an encoder's choice that decoders must accept",
+            max_outbound_frames = "the codec has its own limits against floods",
+            max_outbound_control_frames = "the codec has its own limits against floods",
+            max_consecutive_inbound_frames_with_empty_payload =
+                "the codec has its own limits against floods",
+            max_inbound_priority_frames_per_stream =
+                "the codec has its own limits against floods",
+            max_inbound_window_update_frames_per_data_frame_sent =
+                "the codec has its own limits against floods",
+            stream_error_on_invalid_http_messaging =
+                "an invalid message ends its stream and no other",
+            override_stream_error_on_invalid_http_message =
+                "an invalid message ends its stream and no other",
             stream_reset_burst = "the codec has its own limit of resets",
             stream_reset_rate = "the codec has its own limit of resets";
     }
-    core::KeepaliveSettings { read: interval, timeout, interval_jitter, connection_idle_interval; }
+    core::KeepaliveSettings {
+        read: interval, timeout, interval_jitter;
+        reject: connection_idle_interval;
+    }
 }
 
 pub fn limits(context: &mut Context, message: Option<&core::HttpProtocolOptions>) -> HttpLimits {
@@ -169,9 +146,6 @@ pub fn limits(context: &mut Context, message: Option<&core::HttpProtocolOptions>
         }
         limits.max_headers_count = count as usize;
     }
-    limits.max_response_headers_bytes = message
-        .max_response_headers_kb
-        .map(|kb| (kb as usize).saturating_mul(1024));
     let action = message.headers_with_underscores_action;
     limits.underscores = match context.enumeration("headers_with_underscores_action", action) {
         Some(HeadersWithUnderscoresAction::RejectRequest) => Underscores::Reject,
@@ -194,31 +168,32 @@ pub fn http1(context: &mut Context, message: Option<&core::Http1ProtocolOptions>
         .header_key_format
         .as_ref()
         .and_then(|one| one.header_format.as_ref());
-    let header_case = match format {
-        None => HeaderCase::Unset,
-        Some(HeaderFormat::ProperCaseWords(_)) => HeaderCase::ProperCaseWords,
-        Some(HeaderFormat::StatefulFormatter(one)) => {
-            if one.name != "preserve_case" {
-                let message = format!("formatter '{}' is not supported", one.name);
-                context.error_at("header_key_format.stateful_formatter", message);
-            }
-            HeaderCase::Preserve
+    match format {
+        None => {}
+        Some(HeaderFormat::ProperCaseWords(_)) => {
+            context.error_at("header_key_format.proper_case_words", "is not supported");
         }
-    };
+        // Names keep their case in any case.
+        Some(HeaderFormat::StatefulFormatter(one)) if one.name == "preserve_case" => {}
+        Some(HeaderFormat::StatefulFormatter(one)) => {
+            let message = format!("formatter '{}' is not supported", one.name);
+            context.error_at("header_key_format.stateful_formatter", message);
+        }
+    }
+    if message.allow_absolute_url == Some(false) {
+        context.error_at("allow_absolute_url", "false is not supported");
+    }
+    if message.override_stream_error_on_invalid_http_message == Some(true) {
+        let name = "override_stream_error_on_invalid_http_message";
+        context.error_at(name, "true is not supported");
+    }
     Http1Options {
-        refuse_absolute_url: message.allow_absolute_url == Some(false),
         accept_http10: message.accept_http_10,
         default_host_for_http10: message.default_host_for_http_10.clone(),
         enable_trailers: message.enable_trailers,
-        stream_error_on_invalid_message: message.override_stream_error_on_invalid_http_message,
-        header_case,
-        allow_chunked_length: message.allow_chunked_length,
-        send_fully_qualified_url: message.send_fully_qualified_url,
-        allow_custom_methods: message.allow_custom_methods,
     }
 }
 
-// tidy: long function: one field after another.
 pub fn http2(context: &mut Context, message: Option<&core::Http2ProtocolOptions>) -> Http2Options {
     let mut options = Http2Options::default();
     let Some(message) = message else {
@@ -257,40 +232,6 @@ pub fn http2(context: &mut Context, message: Option<&core::Http2ProtocolOptions>
         (65_535, MAX),
         &mut options.initial_connection_window,
     );
-    read(
-        "max_outbound_frames",
-        message.max_outbound_frames,
-        (1, u32::MAX),
-        &mut options.max_outbound_frames,
-    );
-    read(
-        "max_outbound_control_frames",
-        message.max_outbound_control_frames,
-        (1, u32::MAX),
-        &mut options.max_outbound_control_frames,
-    );
-    read(
-        "max_consecutive_inbound_frames_with_empty_payload",
-        message.max_consecutive_inbound_frames_with_empty_payload,
-        (0, u32::MAX),
-        &mut options.max_consecutive_empty_frames,
-    );
-    read(
-        "max_inbound_priority_frames_per_stream",
-        message.max_inbound_priority_frames_per_stream,
-        (0, u32::MAX),
-        &mut options.max_priority_frames_per_stream,
-    );
-    read(
-        "max_inbound_window_update_frames_per_data_frame_sent",
-        message.max_inbound_window_update_frames_per_data_frame_sent,
-        (1, u32::MAX),
-        &mut options.max_window_updates_per_data_frame,
-    );
-    options.allow_connect = message.allow_connect;
-    options.stream_error_on_invalid_message = message
-        .override_stream_error_on_invalid_http_message
-        .unwrap_or(message.stream_error_on_invalid_http_messaging);
     options.keepalive = context.optional(
         "connection_keepalive",
         message.connection_keepalive.as_ref(),
@@ -305,17 +246,11 @@ fn keepalive(context: &mut Context, message: &core::KeepaliveSettings) -> Option
     if timeout.is_none() {
         context.error_at("timeout", "is required");
     }
-    let connection_idle_interval = context.timeout(
-        "connection_idle_interval",
-        message.connection_idle_interval.as_ref(),
-        None,
-    );
     Some(Http2Keepalive {
         interval: context.timeout("interval", message.interval.as_ref(), None),
         timeout: timeout?,
         jitter_percent: message
             .interval_jitter
             .map_or(15.0, |percent| percent.value),
-        connection_idle_interval,
     })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use envoy_api::core;
 use envoy_api::envoy::extensions::filters::listener as listener_filters;
-use envoy_api::listener::{self, listener as inner, listener_filter_chain_match_predicate as when};
+use envoy_api::listener::{self, listener_filter_chain_match_predicate as when};
 use ipnet::IpNet;
 use prost_types::Any;
 
@@ -43,7 +43,6 @@ pub struct Listener {
     pub filter_chains: Vec<Arc<FilterChain>>,
     pub default_filter_chain: Option<Arc<FilterChain>>,
     /// Every connection is handed to the worker with the fewest.
-    pub exact_balance: bool,
     pub ignore_global_connection_limit: bool,
     pub access_logs: Vec<AccessLog>,
     pub metadata: Arc<core::Metadata>,
@@ -144,11 +143,11 @@ fields! {
         read: name, address, additional_addresses, stat_prefix, filter_chains, use_original_dst,
             default_filter_chain, per_connection_buffer_limit_bytes, metadata, deprecated_v1,
             listener_filters, listener_filters_timeout, continue_on_listener_filters_timeout,
-            transparent, freebind, socket_options, traffic_direction, connection_balance_config,
+            transparent, freebind, socket_options, traffic_direction,
             access_log, tcp_backlog_size, bind_to_port, ignore_global_conn_limit, tcp_keepalive,
             enable_reuse_port, reuse_port;
-        reject: fcds_config, filter_chain_matcher, udp_listener_config, api_listener,
-            enable_mptcp, listener_specifier, stats_matcher;
+        reject: connection_balance_config, fcds_config, filter_chain_matcher, udp_listener_config,
+            api_listener, enable_mptcp, listener_specifier, stats_matcher;
         ignore: drain_type = "connections of a replaced chain are drained in any case",
             tcp_fast_open_queue_length = "a speed-up of the handshake",
             max_connections_to_accept_per_socket_event = "a tuning of Envoy's event loop",
@@ -159,7 +158,6 @@ fields! {
         read: address;
         reject: socket_options, tcp_keepalive;
     }
-    inner::ConnectionBalanceConfig { read: balance_type; }
     listener::FilterChain {
         read: filter_chain_match, filters, transport_socket, transport_socket_connect_timeout,
             name, metadata;
@@ -296,27 +294,10 @@ pub fn parse(context: &mut Context, message: &listener::Listener) -> Option<List
         buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20) as usize,
         filter_chains,
         default_filter_chain,
-        exact_balance: exact_balance(context, message.connection_balance_config.as_ref()),
         ignore_global_connection_limit: message.ignore_global_conn_limit,
         access_logs: crate::access_log::parse_list(context, "access_log", &message.access_log),
         metadata: super::metadata::parse(message.metadata.as_ref()),
     })
-}
-
-fn exact_balance(context: &mut Context, message: Option<&inner::ConnectionBalanceConfig>) -> bool {
-    use inner::connection_balance_config::BalanceType;
-    let Some(message) = message else { return false };
-    match &message.balance_type {
-        Some(BalanceType::ExactBalance(_)) => true,
-        Some(BalanceType::CpuLocalityBalance(_)) | None => false,
-        Some(BalanceType::ExtendBalance(_)) => {
-            context.error_at(
-                "connection_balance_config.extend_balance",
-                "is not supported",
-            );
-            false
-        }
-    }
 }
 
 /// The chains; two with the same criteria are an error, as in Envoy.

@@ -23,8 +23,6 @@ pub struct TcpProxy {
     pub hash_source_ip: bool,
     pub max_connection_duration: Option<Duration>,
     pub access_logs: Vec<AccessLog>,
-    pub access_log_flush_interval: Option<Duration>,
-    pub flush_access_log_on_connected: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -57,9 +55,9 @@ impl Clusters {
 fields! {
     tcp_proxy::TcpProxy {
         read: stat_prefix, idle_timeout, access_log, max_connect_attempts, hash_policy,
-            max_downstream_connection_duration, access_log_flush_interval,
-            flush_access_log_on_connected, access_log_options, cluster_specifier;
-        reject: on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout,
+            max_downstream_connection_duration, access_log_options, cluster_specifier;
+        reject: access_log_flush_interval, flush_access_log_on_connected, on_demand,
+            metadata_match, downstream_idle_timeout, upstream_idle_timeout,
             tunneling_config, proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy,
             upstream_connect_mode, max_early_data_bytes, check_drain_close,
             max_downstream_connection_duration_jitter_percentage;
@@ -71,8 +69,8 @@ fields! {
         reject: metadata_match;
     }
     inner::TcpAccessLogOptions {
-        read: access_log_flush_interval, flush_access_log_on_connected;
-        reject: flush_access_log_on_start;
+        reject: access_log_flush_interval, flush_access_log_on_connected,
+            flush_access_log_on_start;
     }
 }
 
@@ -97,9 +95,6 @@ pub fn parse(context: &mut Context, message: &tcp_proxy::TcpProxy) -> Option<Tcp
     }
     let options = message.access_log_options.unwrap_or_default();
     context.field("access_log_options", |context| options.check(context));
-    let flush = options
-        .access_log_flush_interval
-        .or(message.access_log_flush_interval);
     Some(TcpProxy {
         stat_prefix: message.stat_prefix.as_str().into(),
         stats: context
@@ -120,13 +115,6 @@ pub fn parse(context: &mut Context, message: &tcp_proxy::TcpProxy) -> Option<Tcp
             None,
         ),
         access_logs: crate::access_log::parse_list(context, "access_log", &message.access_log),
-        access_log_flush_interval: context.timeout(
-            "access_log_flush_interval",
-            flush.as_ref(),
-            None,
-        ),
-        flush_access_log_on_connected: message.flush_access_log_on_connected
-            || options.flush_access_log_on_connected,
     })
 }
 

@@ -93,8 +93,6 @@ pub struct Validation {
     pub allow_expired: bool,
     /// ACCEPT_UNTRUSTED: verify, but let the peer in unverified when that fails.
     pub accept_untrusted: bool,
-    pub only_verify_leaf_crl: bool,
-    pub max_verify_depth: Option<u32>,
 }
 
 /// Static demands merged with what a secret brings (Envoy's combined context: the secret's fields
@@ -127,7 +125,6 @@ pub struct DownstreamTls {
     pub session_timeout: Option<Duration>,
     pub stateful_resumption: bool,
     pub stateless_resumption: bool,
-    pub prefer_client_ciphers: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -138,7 +135,6 @@ pub struct UpstreamTls {
     pub auto_host_sni: bool,
     /// The certificate must be for the SNI.
     pub auto_sni_san_validation: bool,
-    pub max_session_keys: u32,
 }
 
 /// A secret resource.
@@ -175,11 +171,11 @@ fields! {
     tls::CertificateValidationContext {
         read: trusted_ca, system_root_certs, match_typed_subject_alt_names,
             match_subject_alt_names, verify_certificate_spki, verify_certificate_hash, crl,
-            allow_expired_certificate, trust_chain_verification, only_verify_leaf_cert_crl,
-            max_verify_depth;
-        reject: ca_certificate_provider_instance, require_signed_certificate_timestamp,
-            custom_validator_config;
+            allow_expired_certificate, trust_chain_verification;
+        reject: max_verify_depth, ca_certificate_provider_instance,
+            require_signed_certificate_timestamp, custom_validator_config;
         ignore: watched_directory = "files are read when the resource arrives",
+            only_verify_leaf_cert_crl = "crl is refused",
             suppress_client_ca_list = "the list of acceptable authorities is a hint";
     }
     tls::SubjectAltNameMatcher { read: san_type, matcher; reject: oid; }
@@ -201,15 +197,16 @@ fields! {
             validation_context_certificate_provider_instance;
     }
     tls::UpstreamTlsContext {
-        read: common_tls_context, sni, auto_host_sni, auto_sni_san_validation, max_session_keys;
+        read: common_tls_context, sni, auto_host_sni, auto_sni_san_validation;
         reject: allow_renegotiation;
-        ignore: enforce_rsa_key_usage = "rustls enforces it always";
+        ignore: max_session_keys = "how many sessions are kept is the library's choice",
+            enforce_rsa_key_usage = "rustls enforces it always";
     }
     tls::DownstreamTlsContext {
         read: common_tls_context, require_client_certificate, require_sni,
-            disable_stateful_session_resumption, session_timeout, session_ticket_keys_type,
-            prefer_client_ciphers;
-        ignore: ocsp_staple_policy = "staples are refused where they are given",
+            disable_stateful_session_resumption, session_timeout, session_ticket_keys_type;
+        ignore: prefer_client_ciphers = "the client's order decides in any case",
+            ocsp_staple_policy = "staples are refused where they are given",
             full_scan_certs_on_sni_mismatch = "the first certificate answers an unknown name";
     }
 }
@@ -249,7 +246,6 @@ pub fn downstream(
         session_timeout,
         stateful_resumption: !message.disable_stateful_session_resumption,
         stateless_resumption,
-        prefer_client_ciphers: message.prefer_client_ciphers,
     })
 }
 
@@ -277,7 +273,6 @@ pub fn upstream(context: &mut Context, message: &tls::UpstreamTlsContext) -> Opt
         sni: message.sni.clone(),
         auto_host_sni: message.auto_host_sni,
         auto_sni_san_validation: message.auto_sni_san_validation,
-        max_session_keys: message.max_session_keys.unwrap_or(1),
     })
 }
 
@@ -537,8 +532,6 @@ fn validation(
         public_key_hashes: message.verify_certificate_spki.clone(),
         allow_expired: message.allow_expired_certificate,
         accept_untrusted: verification == TrustChainVerification::AcceptUntrusted,
-        only_verify_leaf_crl: message.only_verify_leaf_cert_crl,
-        max_verify_depth: message.max_verify_depth,
     })
 }
 

@@ -332,20 +332,6 @@ fn refuse_sources(config: &Cluster) -> Result<(), String> {
             refuse_secret_sources(&tls.context)?;
         }
     }
-    let unperformed = [
-        ("health_checks", !config.health_checks.is_empty()),
-        (
-            "connection_pool_per_downstream_connection",
-            config.connection_pool_per_downstream_connection,
-        ),
-        (
-            "circuit_breakers.per_host_thresholds",
-            config.circuit_breakers.per_host_max_connections.is_some(),
-        ),
-    ];
-    if let Some((field, _)) = unperformed.iter().find(|(_, set)| *set) {
-        return Err(format!("{field}: is not supported"));
-    }
     match &config.discovery {
         Discovery::Eds { source, .. } => {
             only_ads(source, "eds_cluster_config.eds_config").map_err(str::to_owned)

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::edf::Edf;
 use super::mix;
+use super::weights::Weights;
 use crate::cluster::shared::Host;
 
 #[derive(Debug)]
@@ -13,17 +13,20 @@ pub struct LeastRequest {
     hosts: Vec<Arc<Host>>,
     choices: u32,
     bias: f64,
-    weighted: Option<Edf>,
+    weights: Weights,
 }
 
 /// More looks than this are not worth their time.
 const MAX_CHOICES: u32 = 64;
 
 impl LeastRequest {
-    pub fn new(hosts: &[(Arc<Host>, f64)], (choices, bias): (u32, f64), seed: u64) -> LeastRequest {
-        let weights: Vec<f64> = hosts.iter().map(|(_, weight)| *weight).collect();
+    pub fn new(
+        hosts: &[(Arc<Host>, f64)],
+        (choices, bias): (u32, f64),
+        weights: Weights,
+    ) -> LeastRequest {
         LeastRequest {
-            weighted: (!super::round_robin::equal(hosts)).then(|| Edf::new(&weights, seed)),
+            weights,
             hosts: hosts.iter().map(|(host, _)| host.clone()).collect(),
             choices: choices.clamp(2, MAX_CHOICES),
             bias,
@@ -33,14 +36,14 @@ impl LeastRequest {
     pub fn choose(&mut self, mut random: u64) -> Arc<Host> {
         let hosts = &self.hosts;
         let active = |at: usize| hosts[at].block.active_requests.load(Ordering::Relaxed);
-        if let Some(edf) = &mut self.weighted {
-            let bias = self.bias;
-            let lowered = |at: usize, weight: f64| match bias {
-                0.0 => weight,
-                1.0 => weight / (f64::from(active(at)) + 1.0),
-                bias => weight / (f64::from(active(at)) + 1.0).powf(bias),
-            };
-            return hosts[edf.pick(lowered).unwrap_or(0)].clone();
+        let bias = self.bias;
+        let lowered = |at: usize, weight: f64| match bias {
+            0.0 => weight,
+            1.0 => weight / (f64::from(active(at)) + 1.0),
+            bias => weight / (f64::from(active(at)) + 1.0).powf(bias),
+        };
+        if let Some(at) = self.weights.pick(lowered) {
+            return hosts[at].clone();
         }
         let mut best = (random % hosts.len() as u64) as usize;
         for _ in 1..self.choices {

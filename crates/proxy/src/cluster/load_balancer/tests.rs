@@ -46,7 +46,6 @@ fn balancer_with(
         policy,
         panic_threshold: 50.0,
         locality,
-        close_connections_on_host_set_change: false,
     };
     let mut balancer = LoadBalancer::new(config, Arc::new(ClusterBlock::new("test")));
     balancer.update(endpoints, 0);

@@ -11,8 +11,10 @@ use crate::http::headers::Headers;
 use crate::http::request::{Protocol, RequestHead, ResponseHead, Scheme};
 
 mod coalesce;
+mod keepalive;
 
 pub use coalesce::Coalesce;
+pub use keepalive::keepalive;
 
 /// The receiving side of a stream.
 #[derive(Debug)]

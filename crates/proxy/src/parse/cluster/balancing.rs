@@ -15,7 +15,6 @@ pub struct LoadBalancing {
     /// Percent of healthy hosts below which health is ignored; 50 unless set, 0 = never.
     pub panic_threshold: f64,
     pub locality: LocalityMode,
-    pub close_connections_on_host_set_change: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -66,26 +65,17 @@ pub enum LocalityMode {
     None,
     /// Localities by weight, then a host in it.
     Weighted,
-    /// Prefer the proxy's own zone (needs the local cluster).
-    ZoneAware {
-        routing_enabled: f64,
-        min_cluster_size: u64,
-        fail_on_panic: bool,
-    },
 }
 
 fields! {
     inner::CommonLbConfig {
-        read: healthy_panic_threshold, close_connections_on_host_set_change,
-            consistent_hashing_lb_config, locality_config_specifier;
-        reject: ignore_new_hosts_until_first_hc, override_host_status;
+        read: healthy_panic_threshold, consistent_hashing_lb_config, locality_config_specifier;
+        reject: close_connections_on_host_set_change, ignore_new_hosts_until_first_hc,
+            override_host_status;
         ignore: update_merge_window = "updates are applied at once";
     }
     inner::common_lb_config::ConsistentHashingLbConfig {
         read: use_hostname_for_hashing, hash_balance_factor;
-    }
-    inner::common_lb_config::ZoneAwareLbConfig {
-        read: routing_enabled, min_cluster_size, fail_traffic_on_panic;
     }
     inner::SlowStartConfig { read: slow_start_window, aggression, min_weight_percent; }
     inner::RoundRobinLbConfig { read: slow_start_config; }
@@ -111,10 +101,6 @@ fields! {
     }
     common::SlowStartConfig { read: slow_start_window, aggression, min_weight_percent; }
     common::LocalityLbConfig { read: locality_config_specifier; }
-    common::locality_lb_config::ZoneAwareLbConfig {
-        read: routing_enabled, min_cluster_size, fail_traffic_on_panic;
-        reject: force_locality_direct_routing, force_local_zone, locality_basis;
-    }
 }
 
 const DEFAULT_MINIMUM_RING: u64 = 1024;
@@ -129,7 +115,6 @@ pub fn parse(context: &mut Context, message: &cluster::Cluster) -> LoadBalancing
         policy: Policy::RoundRobin { slow_start: None },
         panic_threshold: 50.0,
         locality: LocalityMode::None,
-        close_connections_on_host_set_change: given.close_connections_on_host_set_change,
     };
     context.field("common_lb_config", |context| {
         given.check(context);
@@ -155,13 +140,9 @@ fn locality_mode(context: &mut Context, message: &inner::CommonLbConfig) -> Loca
     match &message.locality_config_specifier {
         None => LocalityMode::None,
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => LocalityMode::Weighted,
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => {
-            context.field("zone_aware_lb_config", |context| zone.check(context));
-            LocalityMode::ZoneAware {
-                routing_enabled: zone.routing_enabled.as_ref().map_or(100.0, |one| one.value),
-                min_cluster_size: zone.min_cluster_size.unwrap_or(6),
-                fail_on_panic: zone.fail_traffic_on_panic,
-            }
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
+            context.error_at("zone_aware_lb_config", "is not supported");
+            LocalityMode::None
         }
     }
 }
@@ -478,13 +459,9 @@ fn set_locality(
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => {
             *locality = LocalityMode::Weighted;
         }
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => {
-            zone.check(context);
-            *locality = LocalityMode::ZoneAware {
-                routing_enabled: zone.routing_enabled.as_ref().map_or(100.0, |one| one.value),
-                min_cluster_size: zone.min_cluster_size.unwrap_or(6),
-                fail_on_panic: zone.fail_traffic_on_panic,
-            };
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
+            let name = "locality_lb_config.zone_aware_lb_config";
+            context.error_at(name, "is not supported");
         }
     }
 }
