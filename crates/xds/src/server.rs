@@ -130,6 +130,9 @@ impl Stream {
             let state = TypeState::open_delta(kind, request);
             self.types.insert(kind, state);
             self.resolve(kind, &[]);
+            if kind == ResourceType::Endpoint {
+                self.send_endpoints_of_unanswered_clusters();
+            }
             return Meaning::Opened(kind);
         };
         state.change_names(
@@ -325,6 +328,15 @@ impl Stream {
             nonce,
             mode: self.mode,
         }
+    }
+
+    /// A client that comes back (to a control plane that was restarted, say) may be sent a cluster
+    /// before it names the endpoints it holds: equal or not, they are what the cluster waits for.
+    fn send_endpoints_of_unanswered_clusters(&mut self) {
+        let clusters = self.types.get(&ResourceType::Cluster);
+        let in_flight = clusters.and_then(|clusters| clusters.in_flight.as_ref());
+        let unanswered = in_flight.map(|in_flight| in_flight.resources.clone());
+        self.send_endpoints_again(&unanswered.unwrap_or_default());
     }
 
     /// Envoy warms a replaced cluster until its endpoints have come again; on a delta stream it

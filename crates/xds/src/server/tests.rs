@@ -255,6 +255,22 @@ fn endpoints_follow_a_replaced_cluster_unasked() {
 }
 
 #[test]
+fn endpoints_held_from_before_follow_a_cluster_that_was_sent_first() {
+    let mut s = Script::new(Mode::Delta);
+    s.world.set(CDS, &["a@2"]);
+    s.world.set(EDS, &["a"]);
+    assert_eq!(
+        s.open(CDS, &[], &[("a", "1")]),
+        "CDS +a@2",
+        "changed meanwhile"
+    );
+    let why = "equal to what is held, and yet what the replaced cluster waits for";
+    assert_eq!(s.open(EDS, &["a"], &[("a", "1")]), "EDS +a@1", "{why}");
+    assert_eq!(s.ack(EDS), "");
+    assert_eq!(s.ack(CDS), "");
+}
+
+#[test]
 fn a_client_without_answers_only_delays_the_order() {
     let mut s = settled();
     s.world.set(CDS, &["a", "b"]);
@@ -392,7 +408,12 @@ fn reconnect_sends_only_what_differs() {
         s.open(CDS, &[], &[("a", "1"), ("b", "1"), ("gone", "1")]),
         "CDS +a@2"
     );
-    assert_eq!(s.open(EDS, &["a", "b"], &[("a", "1"), ("b", "1")]), "");
+    assert_eq!(
+        s.open(EDS, &["a", "b"], &[("a", "1"), ("b", "1")]),
+        "EDS +a@1",
+        "for the replaced cluster; b is equal or waits"
+    );
+    assert_eq!(s.ack(EDS), "");
     assert_eq!(s.open(LDS, &[], &[("l", "1")]), "");
     assert_eq!(
         s.ack(CDS),
