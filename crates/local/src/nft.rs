@@ -62,7 +62,8 @@ pub fn ruleset(ports: &[VirtualPort]) -> String {
     let _ = write!(
         text,
         "  chain prerouting {{\n    type nat hook prerouting priority dstnat\n    \
-         jump services\n  }}\n  chain output {{\n    type nat hook output priority -100\n    jump services\n  }}\n  \
+         jump services\n  }}\n  \
+         chain output {{\n    type nat hook output priority -100\n    jump services\n  }}\n  \
          chain postrouting {{\n    type nat hook postrouting priority srcnat\n    \
          meta mark 0x4000 snat to {NODE_ADDRESS}\n    \
          oifname \"outside\" ip saddr {POD_RANGE} masquerade\n  }}\n  \

@@ -65,7 +65,8 @@ fn a_change_translates_only_its_own_fragments() {
         ),
         (
             "{apiVersion: networking.istio.io/v1, kind: DestinationRule, \
-             metadata: {name: details}, spec: {host: details, trafficPolicy: {loadBalancer: {simple: RANDOM}}}}",
+             metadata: {name: details}, \
+             spec: {host: details, trafficPolicy: {loadBalancer: {simple: RANDOM}}}}",
             3,
             vec![
                 (
