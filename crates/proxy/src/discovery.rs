@@ -9,11 +9,15 @@ use tokio::sync::mpsc;
 use xds::grpc::client::{self, Event, Handle, Target};
 use xds::{Interest, Mode, Service};
 
+use crate::http::request::Protocol;
 use crate::parse::address::Address;
 use crate::parse::bootstrap::Bootstrap;
 use crate::parse::cluster::{Cluster, Discovery as ClusterDiscovery, Transport};
 use crate::parse::config_source::GrpcSource;
 use crate::state::Needs;
+use crate::stats::record::Active;
+use crate::stats::tables::Cluster as Stat;
+use crate::stats::{Group, Stats};
 use crate::tls::{ClientContext, Secrets};
 
 /// Updates that wait for the main task, over all streams.
@@ -30,18 +34,28 @@ pub struct Discovery {
     node: Node,
     bootstrap: Arc<Bootstrap>,
     streams: BTreeMap<Origin, Handle>,
+    /// Statistics of the clusters behind the streams, and the connections that are open now.
+    clusters: BTreeMap<Origin, Arc<Group<Stat>>>,
+    open: BTreeMap<Origin, Active>,
+    stats: Arc<Stats>,
     events: mpsc::Sender<(Origin, Event)>,
     subscribed: Needs,
     clusters_asked: bool,
 }
 
 impl Discovery {
-    pub fn new(bootstrap: Arc<Bootstrap>) -> (Discovery, mpsc::Receiver<(Origin, Event)>) {
+    pub fn new(
+        bootstrap: Arc<Bootstrap>,
+        stats: Arc<Stats>,
+    ) -> (Discovery, mpsc::Receiver<(Origin, Event)>) {
         let (events, receiver) = mpsc::channel(QUEUED_EVENTS);
         let discovery = Discovery {
             node: node(&bootstrap.node),
             bootstrap,
             streams: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+            open: BTreeMap::new(),
+            stats,
             events,
             subscribed: Needs::default(),
             clusters_asked: false,
@@ -51,6 +65,15 @@ impl Discovery {
 
     pub fn handle(&self, origin: &Origin) -> Option<&Handle> {
         self.streams.get(origin)
+    }
+
+    /// Counts a stream's connection on its cluster while it is open.
+    pub fn count(&mut self, origin: &Origin, connected: bool) {
+        self.open.remove(origin);
+        if let Some(stats) = self.clusters.get(origin).filter(|_| connected) {
+            let active = Active::connection(stats, Some(Protocol::Http2));
+            self.open.insert(origin.clone(), active);
+        }
     }
 
     /// Opens the aggregated stream, where the bootstrap has one.
@@ -127,6 +150,7 @@ impl Discovery {
             .find(|one| *one.name == *cluster);
         let config =
             config.ok_or_else(|| format!("'{cluster}' is not a cluster of the bootstrap"))?;
+        let stat_name = config.stat_name.clone();
         let mut target = target(config, &self.bootstrap)?;
         for (name, value) in &source.initial_metadata {
             target = target.with_metadata(name, value);
@@ -150,6 +174,8 @@ impl Discovery {
                 }
             }
         });
+        let stats = self.stats.group(&format!("cluster.{stat_name}."));
+        self.clusters.insert(origin.clone(), stats);
         self.streams.insert(origin, handle);
         Ok(())
     }

@@ -61,6 +61,8 @@ pub enum Request {
 
 /// The main task's queue of requests.
 const QUEUED_REQUESTS: usize = 64;
+/// How long the end of the process waits for the disk, per log.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Runs the proxy until it is told to stop. Blocks; starts its own threads.
 pub fn run(
@@ -144,7 +146,7 @@ async fn main_task(
     if let (Some(observer), Some(address)) = (&options.observer, admin) {
         observer(Notice::Admin(address));
     }
-    let (mut discovery, mut events) = Discovery::new(bootstrap.clone());
+    let (mut discovery, mut events) = Discovery::new(bootstrap.clone(), environment.stats.clone());
     add_static(&mut state, &bootstrap, &message)?;
     state.progress().await;
     discovery.start().map_err(ProxyError::Config)?;
@@ -182,9 +184,14 @@ async fn main_task(
     }
     state.stop().await;
     drop(state);
-    tokio::task::spawn_blocking(|| workers.into_iter().for_each(WorkerHandle::join))
-        .await
-        .ok();
+    let sinks = environment.sinks.clone();
+    tokio::task::spawn_blocking(move || {
+        workers.into_iter().for_each(WorkerHandle::join);
+        // What the last streams logged.
+        sinks.flush(LAST_LINES);
+    })
+    .await
+    .ok();
     Ok(())
 }
 
@@ -267,8 +274,12 @@ fn refuse_sources(bootstrap: &Bootstrap) -> Result<(), ProxyError> {
 
 async fn on_event(state: &mut State, discovery: &mut Discovery, origin: &Origin, event: Event) {
     match event {
-        Event::Connected => tracing::info!(?origin, "discovery stream is open"),
+        Event::Connected => {
+            discovery.count(origin, true);
+            tracing::info!(?origin, "discovery stream is open");
+        }
         Event::Disconnected { reason } => {
+            discovery.count(origin, false);
             tracing::info!(?origin, %reason, "discovery stream ended")
         }
         Event::Update(update) => {

@@ -124,7 +124,6 @@ pub struct DownstreamTls {
     pub require_sni: bool,
     pub session_timeout: Option<Duration>,
     pub stateful_resumption: bool,
-    pub stateless_resumption: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -217,18 +216,16 @@ pub fn downstream(
 ) -> Option<DownstreamTls> {
     use tls::downstream_tls_context::SessionTicketKeysType;
     message.check(context);
-    let stateless_resumption = match &message.session_ticket_keys_type {
-        None => true,
-        Some(SessionTicketKeysType::DisableStatelessSessionResumption(disabled)) => !disabled,
+    match &message.session_ticket_keys_type {
+        // No ticket of ours holds a session's state.
+        None | Some(SessionTicketKeysType::DisableStatelessSessionResumption(_)) => {}
         Some(SessionTicketKeysType::SessionTicketKeys(_)) => {
             context.error_at("session_ticket_keys", "is not supported");
-            false
         }
         Some(SessionTicketKeysType::SessionTicketKeysSdsSecretConfig(_)) => {
             context.error_at("session_ticket_keys_sds_secret_config", "is not supported");
-            false
         }
-    };
+    }
     let session_timeout = context.duration("session_timeout", message.session_timeout.as_ref());
     let require_client_certificate = message.require_client_certificate.unwrap_or(false);
     let common = context.required(
@@ -245,7 +242,6 @@ pub fn downstream(
         require_sni: message.require_sni.unwrap_or(false),
         session_timeout,
         stateful_resumption: !message.disable_stateful_session_resumption,
-        stateless_resumption,
     })
 }
 

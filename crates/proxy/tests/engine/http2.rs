@@ -178,3 +178,22 @@ fn an_upstream_that_says_goaway_loses_no_request() {
         }
     });
 }
+
+#[test]
+fn an_upstream_that_no_longer_answers_is_found() {
+    // It reads and says nothing: only its missing answers to PING tell.
+    let silent = upstream(|mut stream, _| {
+        let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
+    });
+    let mut more = http2();
+    let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let keepalive = json!({"interval": "0.05s", "timeout": "0.1s"});
+    more["typed_extension_protocol_options"][options]["explicit_http_config"] =
+        json!({"http2_protocol_options": {"connection_keepalive": keepalive}});
+    let proxy = start(silent, more);
+    let answer = exchange(
+        proxy.address("http"),
+        b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    );
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+}

@@ -52,6 +52,30 @@ fn no_upstream_closes_the_connection() {
 }
 
 #[test]
+fn a_connection_without_a_chain_is_logged() {
+    let name = format!("stolos-listener-log-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let mut listener = tcp_listener("none");
+    listener["filter_chains"][0]["filter_chain_match"] = json!({"destination_port": 1});
+    let format = json!({"text_format_source": {"inline_string":
+        "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n"}});
+    listener["access_log"] = json!([{"name": "file",
+        "filter": {"response_flag_filter": {"flags": ["NR"]}},
+        "typed_config": {"@type": any("access_loggers.file.v3.FileAccessLog"),
+            "path": path, "log_format": format}}]);
+    let resources = json!({"listeners": [listener], "clusters": [
+        {"name": "none", "load_assignment": {"cluster_name": "none"}}]});
+    let proxy = Proxy::start(resources, 1);
+    let mut stream = connect(proxy.address("tcp"));
+    assert_eq!(stream.read(&mut [0; 8]).unwrap_or(0), 0);
+    // Its end writes what is still in memory.
+    drop(proxy);
+    let written = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(written, "NR filter_chain_not_found\n");
+}
+
+#[test]
 fn a_restored_destination_finds_its_listener_and_its_host() {
     let up = upstream(|mut stream, _| {
         let mut all = Vec::new();

@@ -77,6 +77,26 @@ const LEAST_REQUEST: Policy = Policy::LeastRequest {
 use HostHealth::{Degraded, Healthy, Unhealthy};
 
 #[test]
+fn a_new_host_begins_with_little() {
+    let slow_start = Some(crate::parse::cluster::SlowStart {
+        window: std::time::Duration::from_secs(30),
+        aggression: 1.0,
+        min_weight: 10.0,
+    });
+    let old = std::time::Instant::now().checked_sub(std::time::Duration::from_secs(31));
+    // A machine that was started a moment ago has no time before.
+    let Some(old) = old else { return };
+    let mut long_there = Arc::into_inner(host(1, 1, 0, Healthy)).expect("one owner");
+    long_there.block = Arc::new(HostBlock {
+        since: crate::cluster::shared::Since(old),
+        ..HostBlock::default()
+    });
+    let set = endpoints(vec![vec![Arc::new(long_there), host(2, 1, 0, Healthy)]]);
+    let counts = counts(&mut balancer(Policy::RoundRobin { slow_start }, &set), 1100);
+    assert!((90..=150).contains(&counts[&2]), "{counts:?}");
+}
+
+#[test]
 fn weights_are_exact_in_turns() {
     for (weights, want, why) in [
         (vec![1, 1, 1], vec![(1, 100), (2, 100), (3, 100)], "equal"),
