@@ -20,6 +20,8 @@ use crate::state_dir::StateDir;
 
 pub const DISCOVERY_PORT: u16 = 15012;
 const MONITORING_PORT: u16 = 15014;
+/// How often the control plane may end before it has answered once.
+const MOST_STARTS: u32 = 3;
 const READY_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -41,16 +43,18 @@ pub struct ControlProcess {
 }
 
 impl ControlProcess {
-    /// Starts it and waits until it answers.
+    /// Starts it and waits until it answers; one that ends at once again and again has a reason
+    /// that waiting does not remove (a bad certificate, say).
     pub async fn start(node: &Node, options: ControlOptions) -> Result<Self, LocalError> {
         let (stop, stopping) = watch::channel(false);
         let (pid_sender, pid) = watch::channel(0);
+        let (ended, ends) = watch::channel(0);
         let client = Client::new(&options.state.control_socket(), "the control plane");
         let log = options.state.logs().join("control.log");
-        let task = tasks::spawn(
-            "control",
-            keep_running(node.clone(), options, pid_sender, stopping),
-        );
+        let node = node.clone();
+        let task = tasks::spawn("control", async move {
+            keep_running(&node, options, (pid_sender, ended), stopping).await
+        });
         let control = ControlProcess { pid, stop, task };
         let deadline = Instant::now() + READY_LIMIT;
         loop {
@@ -60,6 +64,13 @@ impl ControlProcess {
                 .is_ok_and(|answer| answer.is_success())
             {
                 return Ok(control);
+            }
+            if *ends.borrow() >= MOST_STARTS {
+                let reason = super::tail(&log, 1);
+                let reason = reason.trim_start_matches("stolos: ");
+                return Err(LocalError::failed(format!(
+                    "the control plane does not start: {reason}"
+                )));
             }
             if control.task.is_finished() || Instant::now() > deadline {
                 return Err(LocalError::failed(format!(
@@ -110,15 +121,15 @@ fn command(options: &ControlOptions) -> Command {
 }
 
 async fn keep_running(
-    node: Node,
+    node: &Node,
     options: ControlOptions,
-    pid: watch::Sender<u32>,
+    (pid, ended): (watch::Sender<u32>, watch::Sender<u32>),
     mut stopping: watch::Receiver<bool>,
 ) {
     let mut pause = Duration::from_millis(50);
     loop {
         let started = Instant::now();
-        match run_once(&node, &options, &pid, &mut stopping).await {
+        match run_once(node, &options, &pid, &mut stopping).await {
             Ok(status) if !*stopping.borrow() => {
                 tracing::warn!(status, "the control plane ended and is started again");
             }
@@ -126,6 +137,7 @@ async fn keep_running(
             Ok(_) => {}
         }
         pid.send_replace(0);
+        ended.send_modify(|count| *count = count.saturating_add(1));
         if started.elapsed() > LONGEST_PAUSE {
             pause = Duration::from_millis(50);
         }
