@@ -42,9 +42,8 @@ pub fn prepare(command: &mut Command, setup: ChildSetup) {
 /// without a word, as it does with every other command.
 pub fn end_when_nobody_reads() {
     // SAFETY: the default action runs none of our code.
-    let _ = unsafe {
-        nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl)
-    };
+    let _ =
+        unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
 }
 
 /// Lets the child inherit this descriptor under its number.

@@ -83,7 +83,10 @@ pub fn is_hopeless(status: &MeshStatus) -> bool {
     let loops = |one: &local::board::ContainerStatus| {
         one.state == "CrashLoopBackOff" && one.restarts >= RESTARTS
     };
-    status.pods.iter().any(|pod| pod.containers.values().any(loops))
+    status
+        .pods
+        .iter()
+        .any(|pod| pod.containers.values().any(loops))
 }
 
 /// What is not ready, and why.
