@@ -89,6 +89,7 @@ pub struct ActiveChain {
     pub drain: DrainSignal,
     pub connections: Cell<u32>,
     successor: RefCell<Option<Rc<ActiveChain>>>,
+    in_force: Cell<bool>,
 }
 
 impl ActiveChain {
@@ -99,7 +100,18 @@ impl ActiveChain {
             drain: DrainSignal::default(),
             connections: Cell::new(0),
             successor: RefCell::new(None),
+            in_force: Cell::new(true),
         })
+    }
+
+    /// Its listener is gone, or has another chain in its place.
+    pub fn retire(&self) {
+        self.in_force.set(false);
+    }
+
+    /// New connections may still get it.
+    pub fn is_in_force(&self) -> bool {
+        self.in_force.get()
     }
 
     pub fn has_successor(&self) -> bool {
@@ -165,6 +177,7 @@ impl ActiveListener {
         });
         let new = listener.all();
         for chain in &old {
+            chain.retire();
             let successor = new
                 .iter()
                 .find(|one| one.entry.transport_hash == chain.entry.transport_hash)
@@ -189,6 +202,20 @@ impl ActiveListener {
             Some(index) => Some(self.chains[index].clone()),
             None => self.default_chain.clone(),
         }
+    }
+
+    /// The chain for the next request of a connection whose own chain is gone: what a new
+    /// connection like it would get. Its handshake is over, so a chain that demands another
+    /// transport, or a client certificate that was not shown, is none. Which authorities signed
+    /// that certificate is not asked again.
+    pub fn rematch(&self, connection: &Connection) -> Option<Rc<ActiveChain>> {
+        let chain = self.choose(connection)?;
+        let fits = match (&chain.entry.config.tls, &connection.tls) {
+            (None, None) => true,
+            (Some(tls), Some(peer)) => peer.verified || !tls.require_client_certificate,
+            _ => false,
+        };
+        fits.then_some(chain)
     }
 }
 
@@ -240,6 +267,10 @@ pub async fn serve(
         }
     }
     connection.listener_name = listener.entry.config.name.clone();
+    // The filters took their time: a chain that was replaced meanwhile must not be chosen.
+    let Some(listener) = worker.listener(&connection.listener_name) else {
+        return;
+    };
     let stats = &listener.entry.config.stats;
     let _counted = ListenerConnection::begin(stats);
     let Some(chain) = listener.choose(&connection) else {

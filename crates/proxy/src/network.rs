@@ -24,6 +24,8 @@ pub struct Session {
     pub worker: Rc<Worker>,
     pub chain: Rc<ActiveChain>,
     pub connection: Rc<Connection>,
+    /// The chain whose network filters let this connection pass.
+    admitted: RefCell<Rc<ActiveChain>>,
     /// Upstream connections that count as long as this one lives.
     held: RefCell<Vec<Rc<UpstreamConnection>>>,
 }
@@ -31,6 +33,35 @@ pub struct Session {
 impl Session {
     pub fn hold(&self, upstream: Rc<UpstreamConnection>) {
         self.held.borrow_mut().push(upstream);
+    }
+
+    /// The chain whose settings the next request gets, never older than what is in force: the
+    /// successor of the connection's own chain or, where that was replaced by other chains, the
+    /// one that its listener matches now. `None`: no request may be served any more.
+    pub fn newest_chain(&self) -> Option<Rc<ActiveChain>> {
+        let mut chain = self.chain.latest();
+        // Of a listener that was removed nothing newer exists: its connections only drain.
+        if !chain.is_in_force()
+            && let Some(listener) = self.worker.listener(&self.connection.listener_name)
+        {
+            chain = listener.rematch(&self.connection)?;
+        }
+        let known = Rc::ptr_eq(&chain, &self.admitted.borrow());
+        if !known {
+            let mut info = StreamInfo::new(self.connection.clone(), None);
+            if !is_authorized(&chain, &mut info) {
+                return None;
+            }
+            *self.admitted.borrow_mut() = chain.clone();
+        }
+        Some(chain)
+    }
+
+    /// New requests of this connection are told that it closes.
+    pub fn is_draining(&self) -> bool {
+        self.worker.drain.is_draining()
+            || self.chain.drain.is_draining()
+            || self.chain.latest().drain.is_draining()
     }
 
     pub fn source_hash(&self) -> u64 {
@@ -50,6 +81,7 @@ pub async fn serve(
     let connection = Rc::new(connection);
     let session = Session {
         worker,
+        admitted: RefCell::new(chain.clone()),
         chain,
         connection,
         held: RefCell::default(),
@@ -105,6 +137,19 @@ async fn write_all(io: &Io, bytes: &[u8]) -> std::io::Result<()> {
     }
     std::future::poll_fn(|cx| io.poll_flush(cx)).await?;
     std::future::poll_fn(|cx| io.poll_shutdown(cx)).await
+}
+
+/// What RBAC filters of a chain that the connection did not begin with say of it.
+fn is_authorized(chain: &ActiveChain, info: &mut StreamInfo) -> bool {
+    chain
+        .entry
+        .config
+        .filters
+        .iter()
+        .all(|filter| match filter {
+            NetworkFilter::Rbac(rbac) => rbac.check(info).allowed,
+            _ => true,
+        })
 }
 
 /// The network filters before the terminal one; false closes the connection.

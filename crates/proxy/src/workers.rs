@@ -184,6 +184,11 @@ impl Worker {
             .clone()
     }
 
+    /// The listener of that name as it is now; `None`: it was removed.
+    pub fn listener(&self, name: &str) -> Option<Rc<ActiveListener>> {
+        self.listeners.borrow().get(name).cloned()
+    }
+
     /// The listener for a restored destination: its address, else the wildcard of its port.
     pub fn listener_for(&self, destination: SocketAddr) -> Option<Rc<ActiveListener>> {
         let any: IpAddr = match destination {
@@ -323,8 +328,9 @@ impl Worker {
             loop {
                 match socket.accept().await {
                     Ok((stream, remote)) => {
-                        let listener = worker.listeners.borrow().get(&owner).cloned();
-                        let Some(listener) = listener else { return };
+                        let Some(listener) = worker.listener(&owner) else {
+                            return;
+                        };
                         let exempt = listener.entry.config.ignore_global_connection_limit;
                         let Some(count) = worker.admit(exempt) else {
                             continue;
@@ -380,7 +386,9 @@ impl Worker {
             .borrow_mut()
             .retain(|_, owner| &**owner != name);
         if let Some(listener) = self.listeners.borrow_mut().remove(name) {
-            self.drain_chains(listener.all());
+            let chains = listener.all();
+            chains.iter().for_each(|chain| chain.retire());
+            self.drain_chains(chains);
         }
     }
 

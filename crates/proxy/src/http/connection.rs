@@ -47,7 +47,7 @@ pub async fn serve(
     if http2 {
         serve_http2(session, http, transport, first).await;
     } else {
-        serve_http1(session, transport, first).await;
+        serve_http1(session, http, transport, first).await;
     }
 }
 
@@ -102,9 +102,10 @@ async fn sniff(
     }
 }
 
-/// The settings for the next stream: the newest of this connection's chain.
+/// The settings for the next stream, the newest of this connection's listener; `None`: it may
+/// not have one.
 fn current(session: &Session) -> Option<Arc<HttpConnectionManager>> {
-    let chain = session.chain.latest();
+    let chain = session.newest_chain()?;
     match &chain.entry.config.terminal {
         Terminal::Http(http) => Some(http.clone()),
         _ => None,
@@ -117,21 +118,24 @@ fn is_draining(session: &Session, http: &HttpConnectionManager) -> bool {
         .limits
         .max_connection_duration
         .is_some_and(|most| age >= most);
-    too_old || session.worker.drain.is_draining() || session.chain.latest().drain.is_draining()
+    too_old || session.is_draining()
 }
 
-async fn serve_http1(session: Rc<Session>, transport: Transport, first: BytesMut) {
+// tidy: long function: one loop over the requests of a connection, in their order.
+async fn serve_http1(
+    session: Rc<Session>,
+    mut http: Arc<HttpConnectionManager>,
+    transport: Transport,
+    first: BytesMut,
+) {
     let io = Io::new(transport);
-    let trailers = current(&session).is_some_and(|http| http.http1.enable_trailers);
+    let trailers = http.http1.enable_trailers;
     let mut reader = Reader::new(io.clone())
         .with_buffered(first)
         .with_trailers(trailers);
     let mut writer = Writer::new(io.clone()).with_trailers(trailers);
     let mut served: u64 = 0;
     loop {
-        let Some(http) = current(&session) else {
-            return;
-        };
         let limits = Limits {
             head_bytes: http.max_request_headers_bytes,
             headers: http.limits.max_headers_count.min(MAX_HEADERS),
@@ -146,23 +150,19 @@ async fn serve_http1(session: Rc<Session>, transport: Transport, first: BytesMut
                 return;
             }
         };
-        // The settings may have changed while the connection was idle.
-        let Some(http) = current(&session) else {
-            return;
-        };
+        // The settings may have changed while the connection was idle. It was not closed then,
+        // even if it may have no further request: that could have crossed one on its way.
+        match current(&session) {
+            Some(newest) => http = newest,
+            None => break,
+        }
         served += 1;
         let most = http.limits.max_requests_per_connection;
         let last = most.is_some_and(|most| served >= u64::from(most));
         let close = !request.keep_alive || last || is_draining(&session, &http);
         reader.begin_body(request.body);
         let head_only = &request.head.method[..] == b"HEAD";
-        // Envoy answers HTTP/1.0 in kind only where it accepts it.
-        let old = request.head.protocol == Protocol::Http10 && http.http1.accept_http10;
-        let version = if old {
-            Protocol::Http10
-        } else {
-            Protocol::Http11
-        };
+        let version = answered_version(&request.head, &http);
         let mut downstream = Downstream::http1(reader, writer, version, head_only);
         if close {
             downstream.close_after();
@@ -188,6 +188,14 @@ async fn serve_http1(session: Rc<Session>, transport: Transport, first: BytesMut
         }
     }
     let _ = poll_fn(|cx| writer.poll_shutdown(cx)).await;
+}
+
+/// Envoy answers HTTP/1.0 in kind only where it accepts it.
+fn answered_version(head: &RequestHead, http: &HttpConnectionManager) -> Protocol {
+    match head.protocol {
+        Protocol::Http10 if http.http1.accept_http10 => Protocol::Http10,
+        _ => Protocol::Http11,
+    }
 }
 
 enum Next {
@@ -331,12 +339,7 @@ async fn finish(mut downstream: Downstream, http: &HttpConnectionManager) {
     let _ = tokio::time::timeout(limit, linger).await;
 }
 
-async fn serve_http2(
-    session: Rc<Session>,
-    http: Arc<HttpConnectionManager>,
-    transport: Transport,
-    first: BytesMut,
-) {
+fn http2_settings(http: &HttpConnectionManager) -> h2::server::Builder {
     let options = &http.http2;
     let mut builder = h2::server::Builder::new();
     builder
@@ -346,6 +349,18 @@ async fn serve_http2(
         .header_table_size(options.hpack_table_size)
         .max_header_list_size(u32::try_from(http.max_request_headers_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(256 * 1024);
+    builder
+}
+
+// tidy: long function: one select over what may happen to a connection.
+async fn serve_http2(
+    session: Rc<Session>,
+    http: Arc<HttpConnectionManager>,
+    transport: Transport,
+    first: BytesMut,
+) {
+    let options = &http.http2;
+    let builder = http2_settings(&http);
     let io = Coalesce::new(transport).with_buffered(first);
     let Ok(mut connection) = builder.handshake::<_, bytes::Bytes>(io).await else {
         return;
@@ -387,10 +402,16 @@ async fn serve_http2(
                 continue;
             }
         };
-        let Some(Ok((request, respond))) = accepted else {
+        let Some(Ok((request, mut respond))) = accepted else {
             break;
         };
-        let Some(http) = current(&session) else { break };
+        let Some(http) = current(&session) else {
+            // Nothing of it was processed; the streams in flight may end.
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
+            connection.graceful_shutdown();
+            graceful = true;
+            continue;
+        };
         let count = StreamCount::new(session.worker.clone());
         let (session, guard) = (session.clone(), (Active::new(active.clone()), count));
         tokio::task::spawn_local(async move {

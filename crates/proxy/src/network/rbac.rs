@@ -1,4 +1,6 @@
-//! The network RBAC filter: decides once per connection.
+//! The network RBAC filter: decides once per connection. Where the filter chain was replaced since,
+//! the new chain's filter decides before the next HTTP request; a TCP connection has no next
+//! request, so its verdict holds until its replaced chain is drained.
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@ mod harness;
 mod hostile;
 mod http1;
 mod http2;
+mod replaced;
 mod tcp;
 mod tls;
 mod xds;

@@ -18,7 +18,7 @@ use crate::harness::*;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A state-of-the-world server whose resources the test sets.
-struct Server {
+pub struct Server {
     resources: tokio::sync::watch::Sender<BTreeMap<ResourceType, Vec<prost_types::Any>>>,
     /// Errors that the proxy reported.
     refused: Receiver<String>,
@@ -30,7 +30,7 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Server {
+    pub fn start() -> Server {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("xds.sock");
         let (resources, watch) = tokio::sync::watch::channel(BTreeMap::new());
@@ -61,7 +61,7 @@ impl Server {
         }
     }
 
-    fn set<M: Message + prost::Name + Default>(&self, kind: ResourceType, values: Vec<Value>) {
+    pub fn set<M: Message + prost::Name + Default>(&self, kind: ResourceType, values: Vec<Value>) {
         let packed = values
             .into_iter()
             .map(|value| envoy_api::any::pack(&envoy_api::json::from_json::<M>(value).unwrap()))
@@ -116,7 +116,7 @@ impl Server {
     }
 
     /// Waits for an acknowledgement of this type that is newer than all seen before.
-    fn wait_accepted(&self, kind: ResourceType) {
+    pub fn wait_accepted(&self, kind: ResourceType) {
         let generation = format!("{}", self.generation());
         loop {
             let (type_url, version) = self.accepted.recv_timeout(PATIENCE).expect("no ACK");
@@ -124,6 +124,10 @@ impl Server {
                 return;
             }
         }
+    }
+
+    pub fn end(self) {
+        self.runtime.shutdown_background();
     }
 
     fn generation(&self) -> usize {
@@ -195,13 +199,14 @@ async fn serve(
     }
 }
 
-fn start(
-    server: &Server,
-) -> (
+type Started = (
     SocketAddr,
     daemon::drain::Drain,
     std::thread::JoinHandle<()>,
-) {
+);
+
+/// A proxy of this server, ready; the address is that of its listener.
+pub fn start(server: &Server, drain_time: Duration) -> Started {
     let bootstrap = json!({
         "node": {"id": "test", "cluster": "test"},
         "dynamic_resources": {
@@ -220,7 +225,7 @@ fn start(
     let sender = Mutex::new(sender);
     let options = proxy::Options {
         concurrency: Some(2),
-        drain_time: Duration::from_millis(300),
+        drain_time,
         observer: Some(Arc::new(move |notice| {
             let _ = sender.lock().unwrap().send(notice);
         })),
@@ -263,7 +268,7 @@ fn warms_updates_and_refuses() {
     server.set_upstream(first);
     server.set_routes("one");
     server.set_listener(json!({}));
-    let (address, drain, thread) = start(&server);
+    let (address, drain, thread) = start(&server, Duration::from_millis(300));
     assert!(get(address, "/x").contains("#0\nGET /x"));
     assert!(get(address, "/direct").ends_with("one"));
 
@@ -315,7 +320,7 @@ fn warms_updates_and_refuses() {
     assert!(gone.is_err() || rest.is_empty(), "{rest}");
     drain.start();
     thread.join().unwrap();
-    server.runtime.shutdown_background();
+    server.end();
 }
 
 #[test]
@@ -387,5 +392,5 @@ fn secrets_come_over_their_own_stream_and_are_replaced_in_place() {
         "the old authority is gone"
     );
     drop(proxy);
-    server.runtime.shutdown_background();
+    server.end();
 }
