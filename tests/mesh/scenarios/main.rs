@@ -1,17 +1,18 @@
-//! Whole-mesh scenarios: a real `stolos up` of Bookinfo, and what a user would see. Needs root for
-//! network namespaces. `cargo test -p mesh-tests --test scenarios -- PART_OF_A_NAME`.
+//! Whole-mesh scenarios: a real `stolos up` of Bookinfo, and what a user would see, once with each
+//! kind of sidecar. Needs root. `cargo test -p mesh-tests --test scenarios -- PART_OF_A_NAME`.
 
 #![allow(clippy::unwrap_used)]
 
 mod bookinfo;
 mod capture;
+mod faults;
 mod input;
 mod samples;
 mod security;
 mod updates;
 
 use anyhow::Result;
-use mesh_tests::mesh::{Mesh, MeshOptions, remains};
+use mesh_tests::mesh::{Mesh, Sidecar, remains};
 use mesh_tests::programs;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -33,36 +34,22 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         };
     }
-    let groups: [(&str, Vec<Scenario>); 6] = [
-        ("bookinfo", bookinfo::scenarios()),
-        ("capture", capture::scenarios()),
-        ("samples", samples::scenarios()),
-        ("security", security::scenarios()),
-        ("updates", updates::scenarios()),
-        ("input", input::scenarios()),
-    ];
-    let wanted: Vec<Scenario> = groups
-        .into_iter()
-        .flat_map(|(group, list)| list.into_iter().map(move |(name, run)| (group, name, run)))
-        .filter(|(group, name, _)| {
-            let full = format!("{group} {name}");
-            parts.is_empty() || parts.iter().any(|part| full.contains(part.as_str()))
-        })
-        .map(|(_, name, run)| (name, run))
-        .collect();
+    let (mut count, mut failed) = (0, 0);
     let begun = Instant::now();
-    let failed = match run(&wanted) {
-        Ok(failed) => failed,
-        Err(error) => {
-            eprintln!("FAILED to start the mesh: {error:#}");
-            wanted.len().max(1)
+    for sidecar in sidecars() {
+        let wanted = wanted(sidecar, &parts);
+        if wanted.is_empty() {
+            continue;
         }
-    };
+        println!("with {sidecar:?}:");
+        count += wanted.len();
+        failed += run(sidecar, &wanted).unwrap_or_else(|error| {
+            println!("FAILED to start the mesh: {error:#}");
+            wanted.len()
+        });
+    }
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
-    println!(
-        "scenarios: {}, {failed} failed; {minutes:.1} min of {BUDGET_MINUTES}",
-        wanted.len()
-    );
+    println!("scenarios: {count}, {failed} failed; {minutes:.1} min of {BUDGET_MINUTES}");
     if failed == 0 {
         ExitCode::SUCCESS
     } else {
@@ -70,25 +57,64 @@ fn main() -> ExitCode {
     }
 }
 
+/// One mesh after the other: our sidecars, Envoys, both; or the one of `STOLOS_SIDECAR`.
+fn sidecars() -> Vec<Sidecar> {
+    let chosen = match std::env::var("STOLOS_SIDECAR").as_deref() {
+        Ok("stolos") => vec![Sidecar::Stolos],
+        Ok("envoy") => vec![Sidecar::Envoy],
+        Ok("mix") => vec![Sidecar::Mix],
+        _ => vec![Sidecar::Stolos, Sidecar::Envoy, Sidecar::Mix],
+    };
+    if programs::envoy().is_some() || programs::in_ci() {
+        return chosen;
+    }
+    eprintln!("not run: scenarios with Envoy: it is not installed (cargo xtask install)");
+    vec![Sidecar::Stolos]
+}
+
+fn wanted(sidecar: Sidecar, parts: &[String]) -> Vec<Scenario> {
+    let traffic = vec![
+        ("bookinfo", bookinfo::scenarios()),
+        ("security", security::scenarios()),
+        ("updates", updates::scenarios()),
+    ];
+    let more = match sidecar {
+        Sidecar::Stolos => vec![
+            ("capture", capture::scenarios()),
+            ("samples", samples::scenarios()),
+            ("input", input::scenarios()),
+            ("faults", faults::scenarios()),
+        ],
+        Sidecar::Envoy => vec![
+            ("capture", capture::scenarios()),
+            ("samples", samples::scenarios()),
+        ],
+        Sidecar::Mix => vec![("samples", samples::essentials())],
+    };
+    let all = traffic.into_iter().chain(more);
+    all.flat_map(|(group, list)| list.into_iter().map(move |(name, run)| (group, name, run)))
+        .filter(|(group, name, _)| {
+            let full = format!("{group} {name}");
+            parts.is_empty() || parts.iter().any(|part| full.contains(part.as_str()))
+        })
+        .map(|(_, name, run)| (name, run))
+        .collect()
+}
+
 /// All on one mesh; each leaves it as it was.
-fn run(wanted: &[Scenario]) -> Result<usize> {
+fn run(sidecar: Sidecar, wanted: &[Scenario]) -> Result<usize> {
     let more = programs::workspace().join("tests/mesh/scenarios/manifests/more-versions.yaml");
-    let proxy = std::env::var("STOLOS_SIDECAR").ok();
-    let mesh = Mesh::bookinfo(&MeshOptions {
-        proxy,
-        extra: vec![more],
-    })?;
+    let mesh = Mesh::bookinfo(sidecar, &[more])?;
     let mut failed = 0;
     for (name, scenario) in wanted {
         let begun = Instant::now();
-        match scenario(&mesh) {
-            Ok(()) => println!("ok     {name} ({:.1} s)", begun.elapsed().as_secs_f64()),
+        let result = scenario(&mesh);
+        let took = begun.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => println!("ok     {name} ({took:.1} s)"),
             Err(error) => {
                 failed += 1;
-                println!(
-                    "FAILED {name} ({:.1} s): {error:#}",
-                    begun.elapsed().as_secs_f64()
-                );
+                println!("FAILED {name} ({took:.1} s): {error:#}");
             }
         }
     }

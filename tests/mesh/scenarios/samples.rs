@@ -43,6 +43,23 @@ pub fn scenarios() -> Vec<Scenario> {
     ]
 }
 
+/// One of each: weights, users, delay, abort, versions, copies.
+pub fn essentials() -> Vec<Scenario> {
+    let essential = [
+        "virtual-service-reviews-80-20",
+        "virtual-service-reviews-jason-v2-v3",
+        "virtual-service-ratings-test-delay",
+        "virtual-service-ratings-test-abort",
+        "fault-injection-details-v1",
+        "virtual-service-details-v2",
+        "destination-rule-all-mtls",
+        "our own mirroring file copies requests",
+    ];
+    let mut all = scenarios();
+    all.retain(|(name, _)| essential.contains(name));
+    all
+}
+
 fn sample(name: &str) -> Result<String> {
     let Some(data) = programs::testdata() else {
         bail!("no test data")

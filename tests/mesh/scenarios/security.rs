@@ -16,7 +16,8 @@ metadata: {name: default, namespace: istio-system}
 spec: {mtls: {mode: STRICT}}
 ";
 
-const DENY: &str = "
+/// The page may not read reviews.
+pub const DENY: &str = "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: no-reviews, namespace: default}

@@ -16,20 +16,29 @@ use std::time::{Duration, Instant};
 
 const START: &str = "120s";
 
-/// How to start: the sidecars, and manifests beside Bookinfo's.
-#[derive(Clone, Debug, Default)]
-pub struct MeshOptions {
-    /// `stolos` or `envoy`.
-    pub proxy: Option<String>,
-    pub extra: Vec<PathBuf>,
+/// Which program every pod's proxy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sidecar {
+    Stolos,
+    Envoy,
+    /// Envoy for the pods of `MIXED`, ours for all others: each calls the other.
+    Mix,
 }
+
+/// The pod labels of those that have Envoy in a mix, as they stand in the manifests.
+const MIXED: [&str; 3] = [
+    "      labels: {app: productpage, version: v1}",
+    "      labels: {app: reviews, version: v2}",
+    "      labels: {app: ratings, version: v1}",
+];
 
 pub struct Mesh {
     name: String,
     state: tempfile::TempDir,
     folder: tempfile::TempDir,
     stolos: PathBuf,
-    ingress: u16,
+    port: u16,
+    sidecar: Sidecar,
 }
 
 /// What a command said.
@@ -41,65 +50,76 @@ pub struct Said {
 }
 
 impl Mesh {
-    /// Bookinfo with the example's own gateway, published on a free port.
-    pub fn bookinfo(options: &MeshOptions) -> Result<Mesh> {
+    /// Not started, with an empty folder.
+    pub fn empty() -> Result<Mesh> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let mesh = Mesh {
+        programs::built("bookinfo", "bookinfo")?;
+        Ok(Mesh {
             name: format!("t{}-{count}", std::process::id()),
             state: tempfile::tempdir()?,
             folder: tempfile::tempdir()?,
             stolos: programs::built("cli", "stolos")?,
-            ingress: free_port()?,
-        };
-        programs::built("bookinfo", "bookinfo")?;
-        mesh.write_folder(options)?;
-        mesh.ok(&[
-            "up",
-            &mesh.folder_name(),
-            "--detach",
-            "--no-build",
-            "--wait",
-            START,
-        ])?;
+            port: free_port()?,
+            sidecar: Sidecar::Stolos,
+        })
+    }
+
+    /// Bookinfo with the example's own gateway, published on a free port; `extra` are manifests
+    /// beside its own.
+    pub fn bookinfo(sidecar: Sidecar, extra: &[PathBuf]) -> Result<Mesh> {
+        let mut mesh = Mesh::empty()?;
+        mesh.sidecar = sidecar;
+        mesh.write_bookinfo(extra)?;
+        let said = mesh.up(START)?;
+        ensure!(
+            said.code == 0,
+            "up: {}\n{}{}",
+            said.code,
+            said.out,
+            said.err
+        );
         Ok(mesh)
     }
 
-    fn write_folder(&self, options: &MeshOptions) -> Result<()> {
+    /// `stolos up --detach`: starts it, or makes it match its folder again.
+    pub fn up(&self, wait: &str) -> Result<Said> {
+        let folder = self.folder.path().display().to_string();
+        self.run(&["up", &folder, "--detach", "--no-build", "--wait", wait])
+    }
+
+    fn write_bookinfo(&self, extra: &[PathBuf]) -> Result<()> {
         let example = programs::workspace().join("examples/bookinfo");
-        for entry in std::fs::read_dir(&example)? {
-            let path = entry?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "yaml")
-            {
-                self.copy(&path)?;
+        let mut mixed = 0;
+        let own = std::fs::read_dir(&example)?.filter_map(|entry| Some(entry.ok()?.path()));
+        let own = own.filter(|path| path.extension().is_some_and(|kind| kind == "yaml"));
+        for path in own.chain(extra.iter().cloned()) {
+            let mut text = std::fs::read_to_string(&path)?;
+            for labels in MIXED.iter().filter(|_| self.sidecar == Sidecar::Mix) {
+                let line = format!("{labels}\n");
+                mixed += text.matches(&line).count();
+                let proxy = "      annotations: {local.stolos.dev/proxy: envoy}\n";
+                text = text.replace(&line, &format!("{line}{proxy}"));
             }
+            let name = path.file_name().context("a manifest has a name")?;
+            self.write(&name.to_string_lossy(), &text)?;
         }
-        for path in &options.extra {
-            self.copy(path)?;
-        }
-        let local = self.folder.path().join("stolos.yaml");
-        let mut text = std::fs::read_to_string(&local)?;
-        let publish = format!(
-            "publish: {{\"istio-ingressgateway:8080\": {}}}",
-            self.ingress
+        ensure!(
+            self.sidecar != Sidecar::Mix || mixed == MIXED.len(),
+            "{mixed} of {MIXED:?} are in the manifests"
         );
-        text = replaced_line(&text, "publish:", &publish)?;
-        if let Some(proxy) = &options.proxy {
-            text = replaced_line(&text, "proxy:", &format!("proxy: {proxy}"))?;
+        let local = std::fs::read_to_string(self.folder.path().join("stolos.yaml"))?;
+        let publish = format!("publish: {{\"istio-ingressgateway:8080\": {}}}", self.port);
+        let mut local = replaced_line(&local, "publish:", &publish)?;
+        if self.sidecar == Sidecar::Envoy {
+            local = replaced_line(&local, "proxy:", "proxy: envoy")?;
         }
-        Ok(std::fs::write(local, text)?)
+        self.write("stolos.yaml", &local)
     }
 
-    fn copy(&self, path: &Path) -> Result<()> {
-        let name = path.file_name().context("a manifest has a name")?;
-        std::fs::copy(path, self.folder.path().join(name))?;
-        Ok(())
-    }
-
-    fn folder_name(&self) -> String {
-        self.folder.path().display().to_string()
+    /// A file of the mesh's folder.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        Ok(std::fs::write(self.folder.path().join(name), text)?)
     }
 
     pub fn folder(&self) -> &Path {
@@ -110,9 +130,13 @@ impl Mesh {
         &self.name
     }
 
-    /// The ingress gateway as the host's users reach it.
+    pub fn sidecar(&self) -> Sidecar {
+        self.sidecar
+    }
+
+    /// The host's address that is published: of Bookinfo the ingress gateway.
     pub fn ingress(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ingress))
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
@@ -258,6 +282,9 @@ impl Mesh {
 
 impl Drop for Mesh {
     fn drop(&mut self) {
+        if !self.state.path().join("stolos").join(&self.name).exists() {
+            return;
+        }
         let begun = Instant::now();
         let down = self.run(&["down", "--purge"]);
         if let Ok(Said { code: 0, .. }) = down {
@@ -312,19 +339,26 @@ pub fn remains(name: &str) -> Vec<String> {
                 .map(str::to_owned),
         );
     }
+    let processes = processes(name).into_iter();
+    found.extend(processes.map(|(id, line)| format!("process {id}: {line}")));
+    found
+}
+
+/// Ids and command lines of the processes that have `part` in theirs, but for this one.
+pub fn processes(part: &str) -> Vec<(u32, String)> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .filter_map(Result::ok)
     {
-        let id = entry.file_name().to_string_lossy().into_owned();
-        if !id.bytes().all(|byte| byte.is_ascii_digit()) || id == std::process::id().to_string() {
+        let Ok(id) = entry.file_name().to_string_lossy().parse::<u32>() else {
             continue;
-        }
+        };
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.contains(name) {
-            found.push(format!("process {id}: {line}"));
+        if id != std::process::id() && line.contains(part) {
+            found.push((id, line));
         }
     }
     found

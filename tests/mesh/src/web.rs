@@ -148,11 +148,16 @@ fn read_answer(stream: &mut TcpStream) -> std::io::Result<Answer> {
 
 fn more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<()> {
     let mut buffer = [0; 16_384];
-    match stream.read(&mut buffer)? {
-        0 => Err(ended()),
-        count => {
-            bytes.extend_from_slice(&buffer[..count]);
-            Ok(())
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err(ended()),
+            Ok(count) => {
+                bytes.extend_from_slice(&buffer[..count]);
+                return Ok(());
+            }
+            // A read with a timeout ends so when the machine was paused: nothing was lost.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
