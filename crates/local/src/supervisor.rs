@@ -84,6 +84,16 @@ pub async fn run_build(folder: &Path, mesh: Option<&str>) -> Result<(), LocalErr
     build::run(&manifest::read(folder, mesh)?).await
 }
 
+/// Runs the build commands, then reads the folder again: a command's name is looked up beside
+/// stolos when it is read, and on a fresh machine the build is what puts it there.
+async fn built(options: &UpOptions, desired: DesiredMesh) -> Result<DesiredMesh, LocalError> {
+    if !options.build {
+        return Ok(desired);
+    }
+    build::run(&desired).await?;
+    manifest::read(&options.folder, options.mesh.as_deref())
+}
+
 impl Supervisor {
     /// Starts everything; returns when the control plane runs and the pods are being started.
     /// `None`: another supervisor runs this mesh.
@@ -98,9 +108,7 @@ impl Supervisor {
         };
         clean_up(&state);
         let _ = std::fs::remove_dir_all(state.pods()); // logs: worth keeping until now
-        if options.build {
-            build::run(&desired).await?;
-        }
+        let desired = built(options, desired).await?;
         let program = build::keep_program(&state)?;
         let node = Node::create()?;
         network::set_up_node(&node).await?;
